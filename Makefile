@@ -1,0 +1,31 @@
+# Two commands are enough: `make run` and `make test`. Each makes what it needs first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test slow lint clean
+
+run: .venv/.installed
+	$(BIN)/upskit run recipes/burgers_upt.toml
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest
+
+slow: .venv/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv

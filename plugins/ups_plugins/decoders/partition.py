@@ -1,0 +1,179 @@
+"""A partition of unity over a lattice of anchored tokens.
+
+Token a, at anchor x_a with spacing h, emits coefficients c_{a,j} of cosines in the local coordinate ξ = (x − x_a)/h:
+
+    u(x) = Σ_a w(ξ_a) Σ_j c_{a,j} φ_j(ξ_a),    φ_j(ξ) = cos(π j (ξ + 1)/2),    w(ξ) = max(0, 1 − |ξ|)
+
+and products of these over the axes. The hat functions w of a lattice sum to one everywhere between anchors, so
+neighbours blend without seams (Melenk & Babuška, 1996). Beyond the last anchor of an axis that does not wrap, the
+last anchor's expansion holds alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ups_kit import FieldSpec, Latent, LatentSpec, Queries
+from ups_kit.errors import DataError
+from ups_kit.layers import modulated, shift, zero
+
+MOST_UNKNOWNS = 4096  # of a calibration: the solve takes seconds then
+ROWS_PER_UNKNOWN = 16
+RIDGE = 1e-5
+
+
+class PartitionDecoder(nn.Module):
+    """(batch, tokens, width) on a lattice to fields (batch, queries, channels)."""
+
+    def __init__(self, fields: FieldSpec, latent: LatentSpec, *, modes: int, hidden: int) -> None:
+        super().__init__()
+        self.fields = fields
+        self.modes = modes
+        width, coefficients = latent.width, fields.target_channels * modes**fields.space_dims
+        self.linear = nn.Linear(width, coefficients)
+        self.up = nn.Linear(width, hidden * width) if hidden else None
+        self.down = zero(nn.Linear(hidden * width, coefficients)) if hidden else None
+
+    def forward(self, latent: Latent, queries: Queries) -> Tensor:
+        if latent.grid is None:
+            raise DataError("the decoder 'partition' needs tokens on a lattice; use 'local' or 'perceiver'")
+        coefficients = self._coefficients(latent.tokens)
+        if queries.grid is not None and self._fits(queries.grid, latent.grid):
+            return self._on_grid(coefficients, latent.grid, queries.grid)
+        return self._at_points(coefficients, latent.grid, queries.positions)
+
+    @torch.no_grad()
+    def calibrate(self, latent: Latent, queries: Queries, values: Tensor) -> None:
+        """Set the linear map to the least-squares fit of `values` (B, Q, C) at the queries; the network's part is zero.
+
+        A field is linear in the linear map's weights, so the best ones follow from one solve in float64, with a small
+        ridge. Left as it was where they are too many for that.
+        """
+        features = self.linear.in_features + 1
+        unknowns = features * self.modes**self.fields.space_dims
+        if latent.grid is None or unknowns > MOST_UNKNOWNS:
+            return
+        samples = max(1, min(len(values), ROWS_PER_UNKNOWN * unknowns // values.shape[1]))
+        tokens = F.pad(latent.tokens[:samples].double(), (0, 1), value=1.0)
+        gram, right = tokens.new_zeros(unknowns, unknowns), tokens.new_zeros(unknowns, values.shape[2])
+        for sample in range(samples):
+            rows = tokens.new_zeros(values.shape[1], unknowns)
+            for index, basis in self._corners(latent.grid, queries.positions[sample : sample + 1].double()):
+                rows += (tokens[sample, index[0]].unsqueeze(-1) * basis[0].unsqueeze(-2)).flatten(1)
+            gram += rows.T @ rows
+            right += rows.T @ values[sample].double()
+        gram.diagonal().add_(RIDGE * gram.diagonal().mean())
+        weights = torch.linalg.solve(gram, right).view(features, -1, values.shape[2]).permute(2, 1, 0).flatten(0, 1)
+        self.linear.weight.copy_(weights[:, :-1])
+        self.linear.bias.copy_(weights[:, -1])
+
+    def _coefficients(self, tokens: Tensor) -> Tensor:
+        """The coefficients that each token emits, (batch, tokens, channels, modes^D)."""
+        values = self.linear(tokens)
+        if self.up is not None and self.down is not None:
+            values = values + self.down(F.gelu(self.up(modulated(tokens, None, None))))
+        shaped: Tensor = values.unflatten(-1, (self.fields.target_channels, -1))
+        return shaped
+
+    def _fits(self, grid: Sequence[int], lattice: Sequence[int]) -> bool:
+        """Whether every cell of the lattice holds the same whole number of grid points, placed alike."""
+        return all(size % tokens == 0 for size, tokens in zip(grid, lattice)) and self.fields.offset == 0.5
+
+    # -- all points of a grid: the same small matrix for every token ---------------------------------------------------
+    def _on_grid(self, coefficients: Tensor, lattice: Sequence[int], grid: Sequence[int]) -> Tensor:
+        patch = [size // tokens for size, tokens in zip(grid, lattice)]
+        reach = reduce(torch.kron, [self._axis_matrix(points, coefficients) for points in patch])
+        spread = torch.unflatten(coefficients @ reach, 1, tuple(lattice))  # (B, *lattice, C, Π 3·patch)
+        dims = len(lattice)
+        spread = torch.unflatten(spread, -1, tuple(3 * points for points in patch))
+        for axis in range(dims):
+            spread = self._overlap_add(spread, 1 + axis, 2 + dims + axis, self.fields.periodic[axis])
+        order = [0, *itertools.chain(*((1 + axis, 2 + dims + axis) for axis in range(dims))), 1 + dims]
+        return spread.permute(order).reshape(len(coefficients), math.prod(grid), -1)
+
+    def _axis_matrix(self, points: int, like: Tensor) -> Tensor:
+        """Window times cosines at the grid points of a token's own and both neighbouring cells: (modes, 3·points)."""
+        local = (torch.arange(3 * points, device=like.device, dtype=torch.float64) + 0.5) / points - 1.5
+        window = (1 - local.abs()).clamp(min=0)
+        return (window * self._cosines(local).T).to(like.dtype)
+
+    @staticmethod
+    def _overlap_add(spread: Tensor, cell_axis: int, point_axis: int, wraps: bool) -> Tensor:
+        """Add what tokens say about their neighbours' cells."""
+        left, own, right = spread.chunk(3, dim=point_axis)
+        if wraps:
+            return own + shift(left, -1, cell_axis, wraps) + shift(right, 1, cell_axis, wraps)
+        # beyond the last anchor its own expansion holds alone: there the hat's missing share is its own
+        raise_left, raise_right = _edge_share(own, cell_axis, point_axis)
+        inner = own + shift(left, -1, cell_axis, wraps) + shift(right, 1, cell_axis, wraps)
+        return inner + raise_left + raise_right
+
+    # -- any points ---------------------------------------------------------------------------------------------------
+    def _at_points(self, coefficients: Tensor, lattice: Sequence[int], positions: Tensor) -> Tensor:
+        total: Tensor | None = None
+        for index, basis in self._corners(lattice, positions):
+            spread = index[..., None, None].expand(-1, -1, *coefficients.shape[2:])
+            part = (coefficients.gather(1, spread) @ basis.to(coefficients.dtype).unsqueeze(-1)).squeeze(-1)
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+    def _corners(self, lattice: Sequence[int], positions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The 2^D anchors around each position: their index (B, Q), and window times cosines there (B, Q, modes^D)."""
+        sides = [self._axis_sides(positions[..., axis], axis, lattice[axis]) for axis in range(len(lattice))]
+        for corner in itertools.product((0, 1), repeat=len(lattice)):
+            index = torch.zeros_like(positions[..., 0], dtype=torch.long)
+            basis = torch.ones_like(positions[..., :1], dtype=torch.float64)
+            for axis, side in enumerate(corner):
+                place, local, weight = sides[axis][side]
+                index = index * lattice[axis] + place
+                factor = weight.unsqueeze(-1) * self._cosines(local)
+                basis = (basis.unsqueeze(-1) * factor.unsqueeze(-2)).flatten(-2)
+            yield index, basis
+
+    def _axis_sides(self, places: Tensor, axis: int, tokens: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The anchors before and after each position: their index, the local coordinate, the weight."""
+        low, high = self.fields.domain[axis]
+        points = (self.fields.grid or (1,))[axis]
+        shift_of_nodes = 0.0 if self.fields.offset == 0.5 else (self.fields.offset - 0.5) / points
+        scaled = ((places.double() - low) / (high - low) - shift_of_nodes) * tokens - 0.5
+        if not self.fields.periodic[axis]:
+            scaled = scaled.clamp(0, tokens - 1) if tokens > 1 else torch.zeros_like(scaled)
+        before = scaled.floor()
+        along = scaled - before
+        true_local = ((places.double() - low) / (high - low) - shift_of_nodes) * tokens - 0.5 - before
+        first, second = before.long(), before.long() + 1
+        if self.fields.periodic[axis]:
+            first, second = first % tokens, second % tokens
+        else:
+            second = second.clamp(max=tokens - 1)
+        return [(first, true_local, 1 - along), (second, true_local - 1, along)]
+
+    def _cosines(self, local: Tensor) -> Tensor:
+        """φ_j at local coordinates: (…, modes)."""
+        order = torch.arange(self.modes, device=local.device, dtype=local.dtype)
+        return torch.cos(0.5 * math.pi * order * (local.unsqueeze(-1) + 1))
+
+
+def _edge_share(own: Tensor, cell_axis: int, point_axis: int) -> tuple[Tensor, Tensor]:
+    """What an end cell lacks in its outer half, where no neighbour's hat reaches: its own expansion, unwindowed."""
+    points = own.shape[point_axis]
+    local = (torch.arange(points, device=own.device, dtype=own.dtype) + 0.5) / points - 0.5
+    missing = 1 / (1 - local.abs()) - 1
+    shape = [1] * own.dim()
+    shape[point_axis] = points
+    shares = []
+    for cell, outer in ((0, local < 0), (own.shape[cell_axis] - 1, local > 0)):
+        mask = torch.zeros(own.shape[cell_axis], device=own.device, dtype=own.dtype)
+        mask[cell] = 1
+        cells = [1] * own.dim()
+        cells[cell_axis] = len(mask)
+        shares.append(own * (missing * outer).view(shape) * mask.view(cells))
+    return shares[0], shares[1]

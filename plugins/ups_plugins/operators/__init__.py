@@ -1,0 +1,13 @@
+"""Latent operators: one step in time on latent tokens."""
+
+from __future__ import annotations
+
+from ups_kit import Components, hookimpl
+
+from .config import FNOConfig, TransformerConfig
+
+
+@hookimpl
+def ups_kit_components() -> Components:
+    """The operators."""
+    return {"operator": {"fno": FNOConfig, "transformer": TransformerConfig}}

@@ -1,0 +1,13 @@
+"""Where a run's numbers and pictures can go besides its own files."""
+
+from __future__ import annotations
+
+from ups_kit import Components, hookimpl
+
+from .config import TensorBoardConfig
+
+
+@hookimpl
+def ups_kit_components() -> Components:
+    """TensorBoard."""
+    return {"tracker": {"tensorboard": TensorBoardConfig}}

@@ -1,0 +1,1 @@
+"""The stage `evaluate`: what a trained model is worth, beside what costs nothing to reach."""

@@ -1,0 +1,174 @@
+"""Recipe keys of the stage `evaluate`, and the metrics that a recipe can add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from attrs import field, frozen
+from attrs.validators import deep_iterable, ge, gt, in_, optional
+
+from ups_kit.interfaces import Checks, FieldSpec, LatentSpec, Metric, MetricConfig, Stage, StageConfig
+
+from ..order import trained_by
+
+FLOORS = ("persistence", "spatial_mean", "linear_autoregression", "encode_decode", "interpolation")
+GRID_FLOORS = ("linear_autoregression", "interpolation")
+
+
+@frozen(kw_only=True)
+class EvaluateConfig:
+    """What the model is worth on held-out trajectories, in physical units, beside its floors.
+
+    One step from every frame, the rollout in latent space and the rollout that decodes and encodes again at every step;
+    the floors persistence, spatial mean, linear autoregression, encode-decode alone and interpolation; where the error
+    comes from; what happens when the parameters are shuffled; and which loss reaches which part of the model. Writes
+    `report.html`; its numbers go to `summary.json` and its pictures to the trackers.
+    """
+
+    name: str = field(default="evaluate", metadata={"help": "name of the stage, and of its folder"})
+    split: str = field(
+        default="test",
+        validator=in_(("train", "validation", "test")),
+        metadata={"help": "trajectories that are evaluated: train, validation or test"},
+    )
+    steps: int | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "steps rolled out; as many as the trajectories have where not given", "unit": "steps"},
+    )
+    batch: int = field(default=50, validator=gt(0), metadata={"help": "trajectories that are computed at a time"})
+    seed: int = field(default=0, validator=ge(0), metadata={"help": "seed of the parameter shuffle"})
+    require_beating: tuple[str, ...] = field(
+        default=("persistence",),
+        validator=deep_iterable(in_(FLOORS)),
+        metadata={"help": "floors whose rollout nRMSE the model's must be below, or the run ends `below_floor`"},
+    )
+    judged: Literal["latent", "reencoded"] = field(
+        default="latent", metadata={"help": "the rollout that must be: in latent space, or re-encoded at every step"}
+    )
+    pictures: bool = field(default=True, metadata={"help": "draw pictures for the report and the trackers"})
+    metrics: tuple[MetricConfig, ...] = field(default=(), metadata={"help": "metrics beside the standard ones"})
+
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterator[tuple[str, str]]:
+        """A floor that these data do not have cannot be required; metrics have checks of their own."""
+        for place, metric in enumerate(self.metrics):
+            if isinstance(metric, Checks):
+                for key, message in metric.check(fields, latent):
+                    yield f"metrics.{place}.{key}", message
+        for name in self.require_beating:
+            if name in GRID_FLOORS and fields.grid is None:
+                possible = ", ".join(floor for floor in FLOORS if floor not in GRID_FLOORS)
+                yield (
+                    "require_beating",
+                    f"'{name}' needs a regular grid, and the data are {fields.layout}; possible here: {possible}",
+                )
+
+    def check_order(self, earlier: Sequence[StageConfig]) -> Iterator[tuple[str, str]]:
+        """Numbers of an encoder that was never trained are of no use to anyone."""
+        if "encoder" not in trained_by(earlier):
+            yield "", f"no earlier stage trains the encoder; put a stage that does, with a budget, before '{self.name}'"
+
+    def build(self) -> Stage:
+        from .stage import Evaluation
+
+        return Evaluation(self)
+
+
+@frozen(kw_only=True)
+class RmseConfig:
+    """Root mean square error over points, in the field's unit."""
+
+    def build(self, fields: FieldSpec) -> Metric:
+        from ups_kit import metrics
+
+        return lambda prediction, truth, fields: metrics.rmse(prediction, truth, range(truth.shape[1]))
+
+
+@frozen(kw_only=True)
+class NrmseConfig:
+    """RMSE over the RMS of the truth, per sample, frame and channel (PDEBench)."""
+
+    def build(self, fields: FieldSpec) -> Metric:
+        from ups_kit import metrics
+
+        return lambda prediction, truth, fields: metrics.nrmse(prediction, truth, range(truth.shape[1]))
+
+
+@frozen(kw_only=True)
+class VrmseConfig:
+    """RMSE over the standard deviation of the truth in space, per sample, frame and channel (The Well)."""
+
+    def build(self, fields: FieldSpec) -> Metric:
+        from ups_kit import metrics
+
+        return lambda prediction, truth, fields: metrics.vrmse(prediction, truth, range(truth.shape[1]))
+
+
+@frozen(kw_only=True)
+class MaxErrorConfig:
+    """Largest absolute error over points, in the field's unit."""
+
+    def build(self, fields: FieldSpec) -> Metric:
+        from ups_kit import metrics
+
+        return lambda prediction, truth, fields: metrics.max_error(prediction, truth, range(truth.shape[1]))
+
+
+@frozen(kw_only=True)
+class CrmseConfig:
+    """Error of the conserved total per unit volume, in the field's unit."""
+
+    def build(self, fields: FieldSpec) -> Metric:
+        from ups_kit import metrics
+
+        return lambda prediction, truth, fields: metrics.crmse(prediction, truth, range(truth.shape[1]))
+
+
+@frozen(kw_only=True)
+class BrmseConfig:
+    """RMSE over the boundary points of a grid; on a periodic axis, the points on both sides of the seam."""
+
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterator[tuple[str, str]]:
+        """Boundary points are known on grids only."""
+        yield from _grid_only(fields)
+
+    def build(self, fields: FieldSpec) -> Metric:
+        from ups_kit import metrics
+
+        return lambda prediction, truth, fields: metrics.brmse(prediction, truth, range(truth.shape[1]), fields)
+
+
+@frozen(kw_only=True)
+class FrmseConfig:
+    """Fourier error in the wave numbers from `first` to `last`, in the field's unit (PDEBench's formula)."""
+
+    first: int = field(
+        default=0, validator=ge(0), metadata={"help": "lowest wave number", "unit": "periods per domain"}
+    )
+    last: int | None = field(
+        default=None,
+        validator=optional(ge(0)),
+        metadata={"help": "highest wave number; the grid's highest where not given", "unit": "periods per domain"},
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"last = {self.last} is below first = {self.first}")
+
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterator[tuple[str, str]]:
+        """Wave numbers are known on grids only."""
+        yield from _grid_only(fields)
+
+    def build(self, fields: FieldSpec) -> Metric:
+        from ups_kit import metrics
+
+        band = (self.first, self.last)
+        return lambda prediction, truth, fields: metrics.band_error(
+            prediction, truth, range(truth.shape[1]), fields, band
+        )
+
+
+def _grid_only(fields: FieldSpec) -> Iterator[tuple[str, str]]:
+    if fields.grid is None:
+        yield ("use", f"this metric needs a regular grid, and the data are {fields.layout}")

@@ -1,0 +1,1 @@
+"""The stages that train: `codec` and `operator`."""

@@ -1,0 +1,161 @@
+"""The stages `codec` and `operator`: which parts are trained, on which losses, and how they are scored."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from ups_kit.errors import DataError, UsageError
+from ups_kit.fit.batches import TrainingWindows, to_device
+from ups_kit.fit.checks import active_losses, weighting_of
+from ups_kit.fit.fitting import Task, frozen_parts
+from ups_kit.fit.forward import LossBundle, LossTerm, compute_losses
+from ups_kit.fit.loop import fit
+from ups_kit.folder import StageFolder
+from ups_kit.interfaces import Batch, Calibrates, Dataset, FieldSpec, LossConfig, Progress, Queries
+from ups_kit.trackers import Trackers
+
+from ..order import trained_by
+from .config import PARTS, CodecStageConfig, OperatorStageConfig
+from .validation import Validation, codec_validation, rollout_validation
+
+if TYPE_CHECKING:
+    from ups_kit.assemble import Experiment
+
+CALIBRATION_SAMPLES = 96
+
+
+class OperatorStage:
+    """Trains the parts of the model that are not frozen on all losses that count."""
+
+    def __init__(self, config: OperatorStageConfig) -> None:
+        self._config = config
+
+    def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
+        """Train; afterwards the experiment's model holds the weights that did best on validation."""
+        config = self._config
+        terms = built_losses(config.losses, experiment.dataset.fields)
+        check_reach(terms, config.trains, config.name)
+        validation = rollout_validation(
+            experiment.dataset,
+            experiment.device,
+            config.validation_steps,
+            config.validation_trajectories,
+            config.batch,
+            reencoded=config.validation_rollout == "reencoded",
+        )
+        return _train(experiment, folder, trackers, config, terms, validation)
+
+
+class CodecStage:
+    """Trains encoder and decoder as an autoencoder; the operator is left as it is."""
+
+    def __init__(self, config: CodecStageConfig) -> None:
+        self._config = config
+
+    def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
+        """Train; afterwards the experiment's model holds the weights that did best on validation."""
+        config = self._config
+        terms = built_losses(config.losses, experiment.dataset.fields)
+        for term in terms:
+            if "operator" in term.loss.reaches:
+                raise UsageError(f"stage '{config.name}': loss '{term.name}' needs the operator; use an operator stage")
+        check_reach(terms, config.trains, config.name)
+        validation = codec_validation(
+            experiment.dataset, experiment.device, config.validation_trajectories, config.batch
+        )
+        return _train(experiment, folder, trackers, config, terms, validation)
+
+
+def built_losses(losses: Mapping[str, LossConfig], fields: FieldSpec) -> tuple[LossTerm, ...]:
+    """The losses that count; one with weight 0 is not even built, so that it equals its absence to the bit."""
+    return tuple(
+        LossTerm(name, weighting_of(name, config), config.build(fields))
+        for name, config in active_losses(losses).items()
+    )
+
+
+def check_reach(terms: Sequence[LossTerm], trained: Sequence[str], stage: str) -> None:
+    """Every part that is trained must be reached by some loss; raises UsageError."""
+    for part in trained:
+        if not any(part in term.loss.reaches for term in terms):
+            names = ", ".join(term.name for term in terms)
+            raise UsageError(
+                f"stage '{stage}': no loss reaches the {part} ({names}), so it would never be trained; "
+                f"add a loss that does, such as 'forward', or freeze the {part}"
+            )
+
+
+def check_horizons(terms: Sequence[LossTerm], dataset: Dataset, stage: str) -> None:
+    """The train trajectories must be as long as every loss looks ahead; raises DataError."""
+    given = dataset.fields.history
+    for term in terms:
+        steps = term.loss.horizon
+        if not steps or dataset.windows("train", steps):
+            continue
+        longest = max((k for k in range(steps) if dataset.windows("train", k)), default=0)
+        raise DataError(
+            f"stages.{stage}.losses.{term.name} looks {steps} steps ahead, which takes {given + steps} frames "
+            f"({given} given); the longest train trajectory has {given + longest}: expected at most {longest} steps"
+        )
+
+
+@torch.no_grad()
+def calibrate(experiment: Experiment, windows: TrainingWindows) -> None:
+    """Fit a decoder that can be fitted in closed form to the encoder's tokens of some training frames.
+
+    The training then starts from a codec that works, instead of spending its first steps on one. A decoder that an
+    earlier stage has trained is left as it is.
+    """
+    model = experiment.model
+    earlier = itertools.takewhile(lambda config: config.name != windows.stage, experiment.recipe.stages)
+    if not isinstance(model.decoder, Calibrates) or "decoder" in trained_by(earlier):
+        return
+    batch = to_device(attrs.evolve(windows, batch=CALIBRATION_SAMPLES).read(0), experiment.device)
+    latent = model.encode(batch.inputs)
+    model.decoder.calibrate(latent, Queries(batch.positions, batch.grid), batch.states[:, 0])
+
+
+def _train(
+    experiment: Experiment,
+    folder: StageFolder,
+    trackers: Trackers,
+    config: OperatorStageConfig | CodecStageConfig,
+    terms: Sequence[LossTerm],
+    validation: Validation,
+) -> dict[str, Any]:
+    model, run = experiment.model, experiment.recipe.run
+    check_horizons(terms, experiment.dataset, config.name)
+    windows = TrainingWindows(
+        dataset=experiment.dataset,
+        steps=max(1, *(term.loss.horizon for term in terms)),
+        batch=config.batch,
+        seed=run.seed,
+        stage=config.name,
+        shift=config.periodic_shifts,
+        device=experiment.device,
+    )
+
+    def loss(batch: Batch, progress: Progress, generator: torch.Generator) -> LossBundle:
+        return compute_losses(model, batch, terms, progress, generator)
+
+    if config.calibrate and "decoder" in config.trains:
+        calibrate(experiment, windows)
+    with frozen_parts(model, [part for part in PARTS if part not in config.trains]):
+        task = Task(
+            stage=config.name,
+            model=model,
+            settings=config,
+            run=run,
+            device=experiment.device,
+            source=windows,
+            loss=loss,
+            validate=validation,
+        )
+        result = fit(task, folder, trackers)
+        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    return result | {"trained_parameters": trained}

@@ -1,0 +1,86 @@
+"""What the training stages choose their best weights by: errors in physical units on a fixed set of windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ups_kit.errors import DataError
+from ups_kit.fit.batches import to_device
+from ups_kit.interfaces import Batch, Dataset, Queries
+from ups_kit.metrics import nrmse
+
+if TYPE_CHECKING:
+    from ups_kit.model import LatentModel
+
+SPLIT = "validation"
+Scores = Callable[["LatentModel", Batch], Mapping[str, Tensor]]
+
+
+class Validation:
+    """Scores a model on windows spread evenly over the validation split, always the same ones.
+
+    `scores(model, batch)` gives numbers of each sample by name; what is reported is their means, `score` among them.
+    """
+
+    def __init__(self, dataset: Dataset, device: torch.device, steps: int, samples: int, batch: int, scores: Scores):
+        self._scores = scores
+        self._device = device
+        self._batches = [
+            dataset.batch(SPLIT, part, steps) for part in _spread(dataset.windows(SPLIT, steps), samples, batch)
+        ]
+
+    def __call__(self, model: nn.Module) -> Mapping[str, float]:
+        found: dict[str, list[Tensor]] = {}
+        for batch in self._batches:
+            for name, values in self._scores(cast("LatentModel", model), to_device(batch, self._device)).items():
+                found.setdefault(name, []).append(values)
+        return {name: float(torch.cat(values).double().mean()) for name, values in found.items()}
+
+
+def rollout_validation(
+    dataset: Dataset, device: torch.device, steps: int, samples: int, batch: int, reencoded: bool = False
+) -> Validation:
+    """Per-frame nRMSE of rollouts (`score`), in latent space or re-encoded, and of one step (`one_step_nrmse`).
+
+    Rollouts are as long as asked for, or as the validation trajectories allow.
+    """
+    available = [k for k in range(1, steps + 1) if dataset.windows(SPLIT, k) > 0]
+    if not available:
+        raise DataError("the validation split has no window of two frames; give it longer or more trajectories")
+
+    def scores(model: LatentModel, batch: Batch) -> Mapping[str, Tensor]:
+        if reencoded:
+            frames = model.reencoded_rollout(batch.inputs, batch.condition, max(available))
+        else:
+            queries = Queries(batch.positions, batch.grid)
+            latents = model.rollout(model.encode(batch.inputs), batch.condition, max(available))
+            frames = [model.decode(latent, queries) for latent in latents]
+        physical = dataset.normaliser.physical
+        errors = nrmse(physical(torch.stack(frames, 1).float()), physical(batch.states[:, 1:]), range(len(frames)))
+        return {"score": errors.mean(1), "one_step_nrmse": errors[:, 0]}
+
+    return Validation(dataset, device, max(available), samples, batch, scores)
+
+
+def codec_validation(dataset: Dataset, device: torch.device, samples: int, batch: int) -> Validation:
+    """nRMSE of encoding a frame and decoding it again (`score`)."""
+    if not dataset.windows(SPLIT, 1):
+        raise DataError("the validation split has no window of two frames; give it longer or more trajectories")
+
+    def scores(model: LatentModel, batch: Batch) -> Mapping[str, Tensor]:
+        decoded = model.decode(model.encode(batch.inputs), Queries(batch.positions, batch.grid)).float()
+        physical = dataset.normaliser.physical
+        return {"score": nrmse(physical(decoded)[:, None], physical(batch.states[:, :1]), [0])[:, 0]}
+
+    return Validation(dataset, device, 1, samples, batch, scores)
+
+
+def _spread(total: int, samples: int, batch: int) -> list[np.ndarray]:
+    """Up to so many of the window numbers 0 … total - 1, evenly spread, in parts of at most `batch`."""
+    numbers = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(np.int64))
+    return [numbers[start : start + batch] for start in range(0, len(numbers), batch)]

@@ -1,0 +1,33 @@
+"""What tests of recipes share: a catalog of small stand-in components that never changes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from ups_kit.plugins import GROUP, Catalog, discover
+
+# Tests compute on tiny arrays, where threads cost more than they give; also in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+STAND_INS = Path(__file__).parent / "stand_ins"
+
+
+@pytest.fixture(scope="session")
+def stand_ins() -> Catalog:
+    """The components of tests/stand_ins/stand_ins.py as the only plugin that is installed."""
+    sys.path.insert(0, str(STAND_INS))
+    try:
+        return discover(points=[EntryPoint("stand_ins", "stand_ins", GROUP)])
+    finally:
+        sys.path.remove(str(STAND_INS))
+
+
+@pytest.fixture(scope="session")
+def waves() -> Path:
+    """A valid recipe of stand-in components."""
+    return STAND_INS / "waves.toml"

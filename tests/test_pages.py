@@ -1,0 +1,71 @@
+"""The pages: the Python on them runs, and their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from ups_kit.plugins import discover
+from ups_plugins.upt.evaluation.config import FLOORS
+from ups_plugins.upt.evaluation.report import BUDGET_TERMS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = [path for room in ("ups_kit", "plugins", "tests", "benchmarks") for path in sorted((ROOT / room).rglob("*.py"))]
+SOURCES = [*CODE, *sorted((ROOT / "recipes").glob("*.toml"))]
+
+
+def test_the_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
+    assert len(blocks) == 5
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    with torch.random.fork_rng():
+        for block in blocks:
+            exec(compile(block, "docs/python.md", "exec"), names)
+    assert (tmp_path / "runs/from_python/1/report.html").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    local = [link for link in links if "://" not in link]
+    missing = [link for link in local if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_pages_that_sources_cite_are_there() -> None:
+    cited = [
+        (str(source.relative_to(ROOT)), page, section)
+        for source in SOURCES
+        for page, section in re.findall(r"([\w./-]*\w\.md)\b(?: §(\d+))?", source.read_text())
+    ]
+    assert len(cited) > 10
+    for source, page, section in cited:
+        path = ROOT / page if page.startswith("docs/") else ROOT / "docs" / page
+        assert path.is_file() or page == "README.md", f"{source} cites {page}"
+        assert not section or f"\n## {section}. " in path.read_text(), f"{source} cites {page} §{section}"
+
+
+def test_the_page_about_the_method_names_every_part() -> None:
+    page = (ROOT / "docs/method.md").read_text()
+    kinds = ("encoder", "operator", "decoder", "loss", "sampler", "stage", "schedule")
+    assert not [name for kind in kinds for name in discover()[kind] if f"`{name}`" not in page]
+
+
+def test_the_page_about_the_code_names_files_that_are_there() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = re.findall(r"`((?:ups_kit|plugins|tests)/[^`]*)`", page)
+    assert len(named) > 20
+    assert not [name for name in named if not (ROOT / name).exists()]
+    plugins = {path.name for path in (ROOT / "plugins/ups_plugins").iterdir() if (path / "__init__.py").exists()}
+    assert not [name for name in plugins if f"`{name}`" not in page]
+
+
+def test_the_page_about_the_numbers_names_them_all() -> None:
+    page = (ROOT / "docs/evaluation.md").read_text()
+    names = {*FLOORS, *BUDGET_TERMS, *discover()["metric"]} - {"frmse"}
+    assert not [name for name in names if f"`{name}`" not in page]

@@ -1,0 +1,58 @@
+"""ups_kit: train neural surrogates of PDEs in a latent space. Importing it imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import DataError, PluginError, RecipeError, StorageError, UpsKitError
+from .hookspecs import hookimpl
+from .interfaces import Batch, Components, Field, FieldSpec, Latent, LatentSpec, Needs, PointSet, Progress, Queries
+from .weighting import Weighted
+
+if TYPE_CHECKING:
+    from .bundle import load_bundle as load
+    from .reading import read_recipe
+    from .recipe import Recipe
+
+__version__ = "0.1.0"
+
+_LAZY = {  # names whose modules import torch, or are not needed to write a plugin
+    "Recipe": ("recipe", "Recipe"),
+    "load": ("bundle", "load_bundle"),
+    "read_recipe": ("reading", "read_recipe"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the heavier names when they are first asked for."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'ups_kit' has no attribute '{name}'")
+    module, attribute = _LAZY[name]
+    from importlib import import_module
+
+    return getattr(import_module(f".{module}", __name__), attribute)
+
+
+__all__ = [
+    "Batch",
+    "Components",
+    "DataError",
+    "Field",
+    "FieldSpec",
+    "Latent",
+    "LatentSpec",
+    "Needs",
+    "PluginError",
+    "PointSet",
+    "Progress",
+    "Queries",
+    "Recipe",
+    "RecipeError",
+    "StorageError",
+    "UpsKitError",
+    "Weighted",
+    "__version__",
+    "hookimpl",
+    "load",
+    "read_recipe",
+]

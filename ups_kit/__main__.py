@@ -1,0 +1,5 @@
+"""`python -m ups_kit` is `upskit`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,224 @@
+"""A trained model that describes itself: weights, recipe, normalisation, field spec, splits. No pickle.
+
+bundle/
+    weights.safetensors   what is evaluated: the moving average where the recipe has one
+    bundle.json           format, recipe as resolved, field spec, normaliser, split hashes, versions, file hashes
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from attrs import frozen
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from . import __version__
+from .assemble import Experiment, build_model
+from .data.normalisation import Normaliser
+from .errors import DataError, StorageError
+from .folder import sync_folder, write_bytes, write_text
+from .interfaces import Field, FieldSpec, PointSet, Queries
+from .model import LatentModel
+from .plugins import Catalog, discover
+from .reading import resolved
+from .recipe import Recipe
+from .strict import attempt
+
+FORMAT = 1
+WEIGHTS = "weights.safetensors"
+DESCRIPTION = "bundle.json"
+
+
+@frozen
+class Bundle:
+    """A trained model with all that is needed to use it: `ups_kit.load(path)`."""
+
+    model: LatentModel
+    recipe: Recipe
+    fields: FieldSpec
+    normaliser: Normaliser
+    splits: Mapping[str, Any]
+    description: Mapping[str, Any]
+
+    @torch.no_grad()
+    def predict(
+        self,
+        frames: np.ndarray | Tensor,
+        parameters: Mapping[str, float],
+        steps: int,
+        queries: np.ndarray | Tensor | None = None,
+    ) -> Tensor:
+        """Roll fields forward in latent space, in physical units.
+
+        `frames` is (samples, history, points, channels), or without the axes of length one; `parameters` gives the
+        named conditions ("dt" defaults to the trained step); `queries` (Q, D) are positions to decode at, the input
+        points where not given. Returns (samples, steps, Q, C). Raises DataError for shapes or parameters that do not
+        fit.
+        """
+        points = self._inputs(torch.as_tensor(frames, dtype=torch.float32))
+        condition = self._condition(parameters, len(points.values))
+        asked = Queries(points.positions, points.grid)
+        if queries is not None:
+            asked = Queries(torch.as_tensor(queries, dtype=torch.float32).expand(len(points.values), -1, -1))
+        latents = self.model.rollout(self.model.encode(points), condition, steps)
+        return torch.stack([self.normaliser.physical(self.model.decode(latent, asked)) for latent in latents], dim=1)
+
+    def _inputs(self, frames: Tensor) -> PointSet:
+        fields = self.fields
+        if fields.grid is None or fields.statics:
+            raise DataError("predict from plain frames needs fields on a regular grid, without static fields")
+        expected = (fields.history, fields.points or 0, fields.target_channels)
+        try:
+            frames = frames.reshape(-1, *expected)
+        except RuntimeError as error:
+            wanted = f"(samples, {', '.join(map(str, expected))})"
+            raise DataError(
+                f"frames: expected {wanted}: samples, history, points, channels; got {tuple(frames.shape)}"
+            ) from error
+        values = self.normaliser.targets(frames).permute(0, 2, 1, 3).flatten(2)
+        axes = [
+            low + (high - low) * (torch.arange(size) + fields.offset) / size
+            for size, (low, high) in zip(fields.grid, fields.domain)
+        ]
+        positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(1, -1, fields.space_dims)
+        return PointSet(positions.expand(len(values), -1, -1), values, grid=fields.grid)
+
+    def _condition(self, parameters: Mapping[str, float], samples: int) -> Tensor:
+        known = {"dt": self.fields.dt, **parameters}
+        missing = [name for name in self.fields.conditions if name not in known]
+        unknown = [name for name in parameters if name not in self.fields.conditions]
+        if missing or unknown:
+            raise DataError(
+                f"parameters: expected {list(self.fields.conditions)}; missing {missing}, unknown {unknown}"
+            )
+        row = torch.tensor([[known[name] for name in self.fields.conditions]], dtype=torch.float64)
+        return self.normaliser.condition(row).expand(samples, -1)
+
+
+def save_bundle(path: Path, experiment: Experiment) -> None:
+    """Write the experiment's model as a bundle, whole or not at all; an earlier one at `path` is replaced."""
+    aside = path.with_name(f".{path.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    weights = save_weights(aside / WEIGHTS, experiment.model)
+    description = {
+        "format": FORMAT,
+        "ups_kit": __version__,
+        "torch": str(torch.__version__),
+        "plugins": {plugin.name: f"{plugin.distribution} {plugin.version}" for plugin in experiment.catalog.plugins},
+        "recipe": resolved(experiment.recipe, None, experiment.catalog)["values"],
+        "fields": attrs.asdict(experiment.dataset.fields),
+        "normaliser": experiment.dataset.normaliser.to_dict(),
+        "splits": experiment.dataset.splits.to_dict(),
+        "sha256": {WEIGHTS: hashlib.sha256(weights).hexdigest()},
+    }
+    write_text(aside / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+    _replace(aside, path)
+
+
+def _replace(aside: Path, path: Path) -> None:
+    """Put a folder in another's place; at no moment is there none that is whole."""
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.rename(path, old)  # noqa: PTH104 - the same verb twice
+    os.rename(aside, path)  # noqa: PTH104
+    sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_bundle(path: str | Path, catalog: Catalog | None = None) -> Bundle:
+    """Open a bundle, or the run folder that holds one; the recipe file is not needed.
+
+    Nothing in a bundle is executed. Raises StorageError where it is missing, damaged, of another format, or where its
+    weights do not fit its recipe; RecipeError where a plugin that it needs is missing.
+    """
+    folder = Path(path)
+    folder = folder / "bundle" if (folder / "bundle" / DESCRIPTION).is_file() else folder
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        data = (folder / WEIGHTS).read_bytes()
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"{folder}: is not a bundle: expected {DESCRIPTION} and {WEIGHTS} in it ({error})"
+        ) from error
+    try:
+        recipe, fields, normaliser, splits = _parts(folder, description, data, catalog)
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise StorageError(
+            f"{folder / DESCRIPTION}: is not the description of a bundle ({reason}); copy it again"
+        ) from error
+    model = build_model(recipe, fields)
+    load_weights(model, data, str(folder / WEIGHTS))
+    model.eval()
+    return Bundle(model, recipe, fields, normaliser, splits, description)
+
+
+def _parts(
+    folder: Path, description: Mapping[str, Any], data: bytes, catalog: Catalog | None
+) -> tuple[Recipe, FieldSpec, Normaliser, Mapping[str, Any]]:
+    """What a bundle's description says, where it is one that fits these weights."""
+    if description["format"] != FORMAT:
+        raise StorageError(f"{folder}: bundle format {description['format']}; this version reads format {FORMAT}")
+    if hashlib.sha256(data).hexdigest() != description["sha256"][WEIGHTS]:
+        raise StorageError(f"{folder / WEIGHTS}: its content is not what was written (sha256 differs); copy it again")
+    known = discover() if catalog is None else catalog
+    recipe, problems = attempt(description["recipe"], Recipe, known)
+    if recipe is None or problems:
+        lines = "; ".join(str(problem) for problem in problems)
+        raise StorageError(f"{folder}: its recipe cannot be read with the installed plugins: {lines}")
+    normaliser = Normaliser.from_dict(description["normaliser"])
+    return recipe, _fields(description["fields"]), normaliser, description["splits"]
+
+
+def save_weights(path: Path, model: LatentModel) -> bytes:
+    """Write a model's weights as safetensors, atomically; returns what was written."""
+    tensors = {
+        name.replace("_orig_mod.", ""): value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+    }
+    data = save(tensors, metadata={"format": "pt"})
+    write_bytes(path, data)
+    return data
+
+
+def load_weights(model: LatentModel, data: bytes, source: str) -> None:
+    """Put safetensors into a model. Raises StorageError with the first keys and shapes that do not fit."""
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError) as error:
+        raise StorageError(f"{source}: is not a safetensors file: {error}") from error
+    own = model.state_dict()
+    missing, unexpected = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
+    shapes = [
+        f"{name}: {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if missing or unexpected or shapes:
+        facts = {"missing": missing[:5], "unexpected": unexpected[:5], "other shapes": shapes[:5]}
+        lines = "; ".join(f"{what}: {', '.join(names)}" for what, names in facts.items() if names)
+        raise StorageError(f"{source}: weights of another model: {lines}")
+    model.load_state_dict(tensors)
+
+
+def _fields(values: Mapping[str, Any]) -> FieldSpec:
+    plain = dict(values)
+    for name in ("targets", "statics"):
+        plain[name] = tuple(Field(**entry) for entry in plain[name])
+    plain["domain"] = tuple((low, high) for low, high in plain["domain"])
+    for name in ("periodic", "conditions"):
+        plain[name] = tuple(plain[name])
+    plain["grid"] = None if plain["grid"] is None else tuple(plain["grid"])
+    return FieldSpec(**plain)

@@ -1,0 +1,77 @@
+"""The command `upskit`: one module per group of verbs, which only parse and print.
+
+Nothing but `run` imports torch or matplotlib; `validate` may load the library that reads the header of a data file.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from .. import __version__
+from ..errors import StorageError, UpsKitError
+from .completion import completion
+from .components import list_components, list_plugins, show
+from .recipes import schema, validate
+from .run import run
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Train neural surrogates of PDEs in a latent space."""
+
+
+cli.add_command(run)
+cli.add_command(validate)
+cli.add_command(validate, "check")
+cli.add_command(schema)
+cli.add_command(list_plugins)
+cli.add_command(list_components)
+cli.add_command(show)
+cli.add_command(completion)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit: what a user can cause is told on standard error, without a traceback."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who called: `upskit list >&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for as long as the process lives
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows its number
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = cli.main(arguments, prog_name="upskit", standalone_mode=False)
+        sys.stdout.flush()
+    except UpsKitError as error:
+        click.echo(str(error), err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = 1
+    except OSError as error:  # what no message of its own foresaw: a full disk, a file that is in the way
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"{where}{error.strerror or error}", err=True)
+        code = StorageError.exit_code
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit quietly also where nobody reads the output any more (`upskit list | head -1`), or nothing takes it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

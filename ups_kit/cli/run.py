@@ -1,0 +1,93 @@
+"""`upskit run`: a recipe, from data to report."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import Problem, UsageError
+from .recipes import SETTINGS, check_parts
+
+if TYPE_CHECKING:
+    from ..reading import ReadRecipe
+
+
+@click.command()
+@click.argument("recipe")
+@SETTINGS
+@click.option("--resume", is_flag=True, help="Continue the newest run of this recipe's name where it stopped.")
+@click.option("--device", metavar="DEVICE", help="Where to compute: auto, cpu, cuda or cuda:N.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run's summary as JSON on standard output.")
+def run(recipe: str, settings: Sequence[str], resume: bool, device: str | None, as_json: bool) -> int:
+    """Run a RECIPE: make or read the data, train, evaluate, write the report.
+
+    RECIPE may also be the folder of a run, with --resume.
+    """
+    warnings.showwarning = _warn
+    read = _read(recipe, settings, resume, device)
+    _refuse_unwritable(read)
+    check_parts(read)
+
+    from ..run import run as run_recipe
+
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a score card is no JSON
+        result = run_recipe(
+            read.recipe, resume=resume, recipe_text=read.text, origins=read.origins, catalog=read.catalog
+        )
+    if as_json:
+        click.echo(json.dumps({"folder": str(result.folder), **result.summary}, indent=1))
+    return result.exit_code
+
+
+def _warn(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning as a line for the person who runs, without the line of code that it came from."""
+    click.echo(f"warning: {message}", err=True)
+
+
+def _read(recipe: str, settings: Sequence[str], resume: bool, device: str | None) -> ReadRecipe:
+    """A recipe file with its settings, or the recipe that a run folder was made from."""
+    from ..keys import toml
+    from ..reading import read_recipe, read_resolved
+
+    folder = Path(recipe)
+    record = folder / "resolved.json"
+    if not record.is_file():
+        return read_recipe(recipe, settings if device is None else [*settings, f"run.device={toml(device)}"])
+    if not resume:
+        raise UsageError(f"{recipe} is the folder of a run; to continue it, add --resume")
+    if settings:
+        raise UsageError(f"{recipe}: a run is continued as it was; --set goes with a recipe file")
+    read = read_resolved(record, device)
+    _refuse_older(folder, read)
+    return read
+
+
+def _refuse_unwritable(read: ReadRecipe) -> None:
+    """Say that nothing can be written before data are made and not after."""
+    folder = read.recipe.run.folder.absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return
+    why = "may not be written" if there.is_dir() else "is a file"
+    message = f"no run folder can be made in {folder}: {there} {why}; choose another, for example --set run.folder=runs"
+    raise read.error([Problem("run.folder", message)])
+
+
+def _refuse_older(folder: Path, read: ReadRecipe) -> None:
+    """Only the newest run of a name is continued."""
+    from ..folder import last_run_folder
+
+    newest = last_run_folder(folder.parent.parent, folder.parent.name)
+    if newest is not None and newest.path.resolve() != folder.resolve():
+        raise UsageError(f"{folder} is not the newest run of its name; that is {newest.path}")
+    home = read.recipe.run.folder / read.recipe.run.name
+    if home.resolve() != folder.parent.resolve():
+        raise UsageError(f"{folder} was made as {home}/{folder.name}; call upskit from where that path leads to it")

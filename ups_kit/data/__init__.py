@@ -1,0 +1,1 @@
+"""What every dataset shares: reading, splits, normalisation, the stream of batches."""

@@ -1,0 +1,138 @@
+"""Batches on their way into a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count
+from typing import Protocol
+
+import numpy as np
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from ..data.prefetch import prefetched
+from ..data.stream import shift_periodic, window_numbers
+from ..errors import DataError
+from ..interfaces import Batch, Dataset, Latent, PointSet
+from .forward import derived_seed
+
+
+class BatchSource(Protocol):
+    """Where a stage's batches come from. Batch k is a pure function of the source and k."""
+
+    @property
+    def windows(self) -> int:
+        """How many windows an epoch has."""
+        ...
+
+    def numbers(self, step: int) -> np.ndarray:
+        """The windows that batch `step` is made of, for messages."""
+        ...
+
+    def stream(self, first: int) -> AbstractContextManager[Iterator[Batch]]:
+        """Batches `first`, `first + 1`, … on the training device."""
+        ...
+
+
+@frozen(kw_only=True)
+class TrainingWindows:
+    """The train split of a dataset as a source of batches: permuted in every epoch, shifted, read ahead.
+
+    Each batch has `steps` future frames. Raises DataError where the train split has no such window.
+    """
+
+    dataset: Dataset
+    steps: int
+    batch: int
+    seed: int
+    stage: str
+    shift: bool
+    device: torch.device
+
+    def __attrs_post_init__(self) -> None:
+        if self.windows < 1:
+            raise DataError(
+                f"stage '{self.stage}': no train trajectory has {self.steps} frames after a first one; "
+                "a loss with a shorter horizon, or longer trajectories, are needed"
+            )
+
+    @property
+    def windows(self) -> int:
+        """How many windows an epoch has."""
+        return self.dataset.windows("train", self.steps)
+
+    def numbers(self, step: int) -> np.ndarray:
+        """The windows that batch `step` is made of."""
+        return window_numbers(self.windows, self.batch, derived_seed(self.seed, self.stage), step)
+
+    def read(self, step: int) -> Batch:
+        """Batch `step` in CPU memory."""
+        batch = self.dataset.batch("train", self.numbers(step), self.steps)
+        if not self.shift:
+            return batch
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, f"{self.stage}/{step}/shift"))
+        return shift_periodic(batch, self.dataset.fields, generator)
+
+    @contextmanager
+    def stream(self, first: int) -> Iterator[Iterator[Batch]]:
+        """Batches `first`, `first + 1`, … on the training device, two of them read ahead."""
+        with prefetched(self.read, count(first), pinned=self.device.type == "cuda") as batches:
+            yield (to_device(batch, self.device) for batch in batches)
+
+
+def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
+    """A batch cut along its samples into `count` equal parts, in order."""
+    size = len(batch.states) // count
+    for start in range(0, size * count, size):
+        yield batch if count == 1 else _slice_batch(batch, slice(start, start + size))
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device; the copy may still be under way when this returns."""
+    if batch.states.device == device:
+        return batch
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    def move_if(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else move(tensor)
+
+    inputs, latents = batch.inputs, batch.latents
+    return Batch(
+        PointSet(
+            move(inputs.positions), move(inputs.values), move_if(inputs.mask), inputs.grid, move_if(inputs.neighbours)
+        ),
+        move(batch.states),
+        move(batch.positions),
+        batch.grid,
+        move(batch.condition),
+        move(batch.ids),
+        move(batch.times),
+        None if latents is None else Latent(move(latents.tokens), move_if(latents.anchors), latents.grid),
+    )
+
+
+def _slice_batch(batch: Batch, part: slice) -> Batch:
+    inputs, latents = batch.inputs, batch.latents
+    if latents is not None:
+        shared = latents.anchors is None or latents.anchors.dim() == 2
+        latents = Latent(latents.tokens[part], latents.anchors if shared else latents.anchors[part], latents.grid)  # type: ignore[index]
+    return Batch(
+        PointSet(
+            inputs.positions[part],
+            inputs.values[part],
+            None if inputs.mask is None else inputs.mask[part],
+            inputs.grid,
+            None if inputs.neighbours is None else inputs.neighbours[part],
+        ),
+        batch.states[part],
+        batch.positions[part],
+        batch.grid,
+        batch.condition[part],
+        batch.ids[part],
+        batch.times[part],
+        latents,
+    )

@@ -1,0 +1,56 @@
+"""What can be wrong with a training stage's keys before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..interfaces import Checks, FieldSpec, LatentSpec, LossConfig
+from ..weighting import Weighted
+from .settings import FitSettings
+
+
+def forward_checks(key: str, config: object, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+    """A nested config's own problems, under its key."""
+    if isinstance(config, Checks):
+        for inner, message in config.check(fields, latent):
+            yield (f"{key}.{inner}" if inner else key), message
+
+
+def check_settings(settings: FitSettings, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+    """Problems of the keys that all training stages share."""
+    yield from forward_checks("optimizer", settings.optimizer, fields, latent)
+    if settings.schedule is None:
+        return
+    yield from forward_checks("schedule", settings.schedule, fields, latent)
+    warmup, steps = getattr(settings.schedule, "warmup", 0), settings.budget.steps
+    if steps and warmup > steps:
+        yield (
+            "schedule.warmup",
+            f"{warmup} steps of warm-up are more than the budget of {steps} steps; nearest: warmup = {steps}",
+        )
+
+
+def check_losses(losses: Mapping[str, LossConfig], fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+    """Problems of a stage's losses; without one that counts there is nothing to train."""
+    for name, config in losses.items():
+        yield from forward_checks(f"losses.{name}", config, fields, latent)
+    if not active_losses(losses):
+        reason = "every loss has weight 0" if losses else "no loss is listed"
+        yield (
+            "losses",
+            f"{reason}, so there is nothing to train; give one a weight, or skip the stage with budget.steps = 0",
+        )
+
+
+def active_losses(losses: Mapping[str, LossConfig]) -> dict[str, LossConfig]:
+    """The losses that can ever count: one with weight 0 is the same as none."""
+    return {name: config for name, config in losses.items() if not _is_off(config)}
+
+
+def weighting_of(name: str, config: LossConfig) -> Weighted:
+    """How much a loss counts, and when; a config without these keys counts once."""
+    return config if isinstance(config, Weighted) else Weighted()
+
+
+def _is_off(config: LossConfig) -> bool:
+    return isinstance(config, Weighted) and (config.weight == 0 or config.cap == 0)

@@ -1,0 +1,337 @@
+"""The losses of one training step, from one forward pass that they share (docs/method.md §2).
+
+The losses say first what they need; then u_t is encoded once, the operator is rolled once to the furthest step, all
+latents that are asked at the same points are decoded in one call, and all future frames are encoded in one call.
+A loss whose weight is 0 now asks for nothing: it costs nothing, and equals its absence bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from attrs import define, field, frozen
+from torch import Tensor
+
+from ..errors import PluginError
+from ..interfaces import Batch, Decoded, Latent, Loss, Needs, PointSet, Progress, Queries, Sampler
+from ..weighting import Weighted
+
+if TYPE_CHECKING:
+    from ..model import LatentModel
+
+
+@frozen
+class LossTerm:
+    """One loss of a stage: its name in the recipe, how much it counts and when, and the loss itself."""
+
+    name: str
+    weighting: Weighted
+    loss: Loss
+
+
+class LossBundle(NamedTuple):
+    """What the losses of a batch come to.
+
+    `total` is the weighted sum, with gradient; `terms` are the raw losses that apply now, by name, unweighted and
+    without gradient.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+def compute_losses(
+    model: LatentModel, batch: Batch, terms: Sequence[LossTerm], progress: Progress, generator: torch.Generator
+) -> LossBundle:
+    """All losses of a batch that apply at this point of a stage.
+
+    Model parts compute in the ambient precision (autocast), the losses in float32 or better. Exactly one number is
+    drawn from `generator`, whatever the losses are; every sampler draws from a generator derived from it.
+    Where no loss applies the total is a zero without any parameter behind it. Raises PluginError for a loss that uses
+    what it did not ask for, or asks for frames that the batch does not hold.
+    """
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    asked = _asked(terms, progress, frames=batch.states.shape[1] - 1)
+    if not asked:
+        return LossBundle(torch.zeros((), device=batch.states.device, requires_grad=True), {})
+    shared = _share(model, batch, asked, progress, seed)
+    total: Tensor | None = None
+    values = {}
+    with torch.autocast(batch.states.device.type, enabled=False):
+        for asking in asked:
+            value = asking.term.loss(LossView(shared, asking))
+            values[asking.term.name] = value.detach()
+            weighted = asking.weight * value
+            total = weighted if total is None else total + weighted
+    assert total is not None
+    return LossBundle(total, values)
+
+
+@frozen
+class Asking:
+    """A loss that applies now: its weight, what it needs, and for how many samples."""
+
+    term: LossTerm
+    weight: float
+    needs: Needs
+
+    def samples(self, batch: int) -> int:
+        """How many of a batch's samples are decoded for this loss, at least one."""
+        return max(1, math.ceil(self.needs.share * batch - 1e-9))
+
+
+def _asked(terms: Iterable[LossTerm], progress: Progress, frames: int) -> list[Asking]:
+    asked = []
+    for term in terms:
+        weight = term.weighting.weight_at(progress)
+        needs = term.loss.needs(progress) if weight > 0 else None
+        if needs is None:
+            continue
+        furthest = max((*needs.decodes, *needs.encodes, 0))
+        if furthest > frames:
+            raise PluginError(f"loss '{term.name}' asks for the frame t+{furthest}; the batch ends at t+{frames}")
+        asked.append(Asking(term, weight, needs))
+    return asked
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The shared forward pass
+# ---------------------------------------------------------------------------------------------------------------------
+@define(eq=False)
+class SharedPass:
+    """Everything that the losses of one batch have in common, each computed once."""
+
+    model: LatentModel
+    batch: Batch
+    progress: Progress
+    autocast: tuple[bool, torch.dtype]
+    latents: list[Latent]
+    frames: list[PointSet]  # the model's inputs at t, t+1, … made of true frames, as far as they are needed
+    encoded: dict[int, Latent] = field(factory=dict)
+    points: dict[str, int] = field(factory=dict)  # by loss: which set of points it is decoded at
+    indices: list[Tensor | None] = field(factory=list)  # by set of points: (B, Q), or None for all points
+    decoded: dict[tuple[int, int], Tensor] = field(factory=dict)  # by set of points and step: (B, Q, C)
+
+    def advance_to(self, step: int) -> PointSet:
+        """The model's inputs at t+step, made of true frames."""
+        while len(self.frames) <= step:
+            self.frames.append(self.model.advance(self.frames[-1], self.batch.states[:, len(self.frames)]))
+        return self.frames[step]
+
+    def queries(self, points: int, samples: int) -> Queries:
+        """The query points of a set for the first samples; with `grid` set where they are all points of a grid."""
+        positions, index = self.batch.positions[:samples], self.indices[points]
+        if index is None:
+            return Queries(positions, self.batch.grid)
+        return Queries(_take(positions, index[:samples]))
+
+
+def _share(model: LatentModel, batch: Batch, asked: Sequence[Asking], progress: Progress, seed: int) -> SharedPass:
+    kind = batch.states.device.type
+    autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+    start = batch.latents if batch.latents is not None else model.encode(batch.inputs)
+    steps = max(max((asking.needs.steps, *asking.needs.decodes)) for asking in asked)
+    latents = [start, *(model.rollout(start, batch.condition, steps) if steps else ())]
+    shared = SharedPass(model, batch, progress, autocast, latents, [batch.inputs])
+    _encode_frames(shared, sorted({step for asking in asked for step in asking.needs.encodes}))
+    _choose_points(shared, asked, seed)
+    _decode(shared, asked)
+    return shared
+
+
+def _encode_frames(shared: SharedPass, steps: Sequence[int]) -> None:
+    """Encode all future frames that are asked for in one call, without gradient."""
+    if not steps:
+        return
+    with torch.no_grad():
+        together = shared.model.encode(_join_points([shared.advance_to(step) for step in steps]))
+    size = len(shared.batch.states)
+    for place, step in enumerate(steps):
+        shared.encoded[step] = _slice_latent(together, place * size, (place + 1) * size)
+
+
+def _choose_points(shared: SharedPass, asked: Sequence[Asking], seed: int) -> None:
+    """Give every loss its set of points; equal samplers draw one set, and all points are the set 0.
+
+    A sampler's generator is derived from the seed and the sampler's type, so that adding a loss does not change the
+    points of another.
+    """
+    drawn: list[tuple[Sampler, int]] = []
+    shared.indices.append(None)
+    for asking in asked:
+        sampler = asking.term.loss.sampler
+        if not asking.needs.decodes:
+            continue
+        if sampler is None or asking.needs.dense:
+            shared.points[asking.term.name] = 0
+            continue
+        known = next((place for other, place in drawn if other == sampler), None)
+        if known is None:
+            known = _draw(shared, sampler, seed)
+            drawn.append((sampler, known))
+        shared.points[asking.term.name] = known
+
+
+def _draw(shared: SharedPass, sampler: Sampler, seed: int) -> int:
+    batch = shared.batch
+    generator = torch.Generator(device=batch.positions.device)
+    generator.manual_seed(derived_seed(seed, type(sampler).__qualname__))
+    index = sampler(batch.positions, batch.grid, shared.progress, generator)
+    if index is None:
+        return 0
+    shared.indices.append(index)
+    return len(shared.indices) - 1
+
+
+def derived_seed(seed: int, name: str) -> int:
+    """A seed for what is called `name`, independent of all other names' seeds."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 2
+
+
+def _decode(shared: SharedPass, asked: Sequence[Asking]) -> None:
+    """One decoder call for each set of points; what was decoded at all points is not decoded at some again."""
+    batch_size = len(shared.batch.states)
+    wanted: dict[int, dict[int, int]] = {place: {} for place in range(len(shared.indices))}
+    for asking in asked:
+        for step in asking.needs.decodes:
+            steps = wanted[shared.points[asking.term.name]]
+            steps[step] = max(steps.get(step, 0), asking.samples(batch_size))
+    for points, steps in wanted.items():
+        index = shared.indices[points]
+        for step in [
+            step for step, samples in steps.items() if index is not None and wanted[0].get(step, 0) >= samples
+        ]:
+            assert index is not None
+            samples = steps.pop(step)
+            shared.decoded[points, step] = _take(shared.decoded[0, step][:samples], index[:samples])
+        if steps:
+            _decode_set(shared, points, steps)
+
+
+def _decode_set(shared: SharedPass, points: int, steps: dict[int, int]) -> None:
+    """Decode several latents at one set of points in one call; `steps` gives the number of samples for each step."""
+    latents = [_slice_latent(shared.latents[step], 0, samples) for step, samples in steps.items()]
+    asked = [shared.queries(points, samples) for samples in steps.values()]
+    if len(asked) == 1:
+        values = shared.model.decode(latents[0], asked[0])
+    else:
+        positions = torch.cat([queries.positions for queries in asked])
+        values = shared.model.decode(_join_latents(latents), Queries(positions, asked[0].grid))
+    values = _at_least_float32(values)
+    for step, part in zip(steps, torch.split(values, list(steps.values()))):
+        shared.decoded[points, step] = part
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What one loss sees of it
+# ---------------------------------------------------------------------------------------------------------------------
+class LossView:
+    """One loss's view of the shared forward pass: an `interfaces.ForwardPass`."""
+
+    def __init__(self, shared: SharedPass, asking: Asking) -> None:
+        self._shared = shared
+        self._asking = asking
+
+    @property
+    def batch(self) -> Batch:
+        return self._shared.batch
+
+    @property
+    def progress(self) -> Progress:
+        return self._shared.progress
+
+    def latent(self, step: int) -> Latent:
+        """A^step(E(u_t)), with gradient."""
+        if not 0 <= step <= max((self._asking.needs.steps, *self._asking.needs.decodes)):
+            raise self._undeclared(f"latent({step})")
+        latent = self._shared.latents[step]
+        return latent._replace(tokens=_at_least_float32(latent.tokens))
+
+    def encoded(self, step: int) -> Latent:
+        """E(u_{t+step}), without gradient."""
+        if step not in self._asking.needs.encodes:
+            raise self._undeclared(f"encoded({step})")
+        latent = self._shared.encoded[step]
+        return latent._replace(tokens=_at_least_float32(latent.tokens))
+
+    def decoded(self, step: int) -> Decoded:
+        """The decoded latent of a step beside the truth, at this loss's points and for its share of the samples."""
+        if step not in self._asking.needs.decodes:
+            raise self._undeclared(f"decoded({step})")
+        points = self._shared.points[self._asking.term.name]
+        samples = self._asking.samples(len(self.batch.states))
+        index = self._shared.indices[points]
+        truth = _at_least_float32(self.batch.states[:samples, step])
+        truth = truth if index is None else _take(truth, index[:samples])
+        return Decoded(self._shared.decoded[points, step][:samples], truth, self._shared.queries(points, samples))
+
+    def reencode(self, values: Tensor, step: int) -> Latent:
+        """E of decoded values (B, N, C) at all points, put in the place of the newest frame u_{t+step}."""
+        inputs = _slice_points(self._shared.advance_to(step), 0, len(values))
+        enabled, dtype = self._shared.autocast
+        with torch.autocast(values.device.type, dtype=dtype, enabled=enabled):
+            latent = self._shared.model.encode(self._shared.model.replace_newest(inputs, values))
+        return latent._replace(tokens=_at_least_float32(latent.tokens))
+
+    def _undeclared(self, use: str) -> PluginError:
+        return PluginError(
+            f"loss '{self._asking.term.name}' uses {use}, which its needs() does not name: {self._asking.needs}"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parts of batches
+# ---------------------------------------------------------------------------------------------------------------------
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """(B, N, C) at indices (B, Q): (B, Q, C)."""
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
+def _slice_points(points: PointSet, start: int, stop: int) -> PointSet:
+    return points._replace(
+        positions=points.positions[start:stop],
+        values=points.values[start:stop],
+        mask=None if points.mask is None else points.mask[start:stop],
+        neighbours=None if points.neighbours is None else points.neighbours[start:stop],
+    )
+
+
+def _join_points(parts: Sequence[PointSet]) -> PointSet:
+    """Several point sets of one kind, one after the other along the batch axis."""
+    if len(parts) == 1:
+        return parts[0]
+    masks = [part.mask for part in parts if part.mask is not None]
+    neighbours = [part.neighbours for part in parts if part.neighbours is not None]
+    return PointSet(
+        torch.cat([part.positions for part in parts]),
+        torch.cat([part.values for part in parts]),
+        torch.cat(masks) if masks else None,
+        parts[0].grid,
+        torch.cat(neighbours) if neighbours else None,
+    )
+
+
+def _slice_latent(latent: Latent, start: int, stop: int) -> Latent:
+    if (start, stop) == (0, len(latent.tokens)):
+        return latent
+    anchors = latent.anchors
+    if anchors is not None and anchors.dim() == 3:
+        anchors = anchors[start:stop]
+    return Latent(latent.tokens[start:stop], anchors, latent.grid)
+
+
+def _join_latents(parts: Sequence[Latent]) -> Latent:
+    """Several latents of one model, one after the other along the batch axis."""
+    anchors = parts[0].anchors
+    if anchors is not None and anchors.dim() == 3:
+        anchors = torch.cat([part.anchors for part in parts if part.anchors is not None])
+    return Latent(torch.cat([part.tokens for part in parts]), anchors, parts[0].grid)

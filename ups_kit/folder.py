@@ -1,0 +1,190 @@
+"""The run folder: what lies where, how files get there whole, and who may write.
+
+runs/<name>/<n>/
+    recipe.toml  resolved.json  STATUS  .lock
+    metrics.jsonl  tensorboard/
+    <stage>/checkpoints/  <stage>/model.safetensors  <stage>/done.json
+    bundle/  summary.json  report.html
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from .errors import StorageError
+
+# What a run folder holds beside its stages: no stage is called so, in either case of letters.
+OWN_NAMES = (
+    "recipe.toml",
+    "resolved.json",
+    "environment.json",
+    "status",
+    "metrics.jsonl",
+    "tensorboard",
+    "bundle",
+    "summary.json",
+    "report.html",
+)
+
+
+@frozen
+class StageFolder:
+    """One stage's corner of a run folder."""
+
+    path: Path
+    run: RunFolder
+    resume: bool = False
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the stage's training state is kept."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """The finished stage's weights."""
+        return self.path / "model.safetensors"
+
+    @property
+    def done(self) -> Path:
+        """Written last, when the stage is finished; holds what the stage returned."""
+        return self.path / "done.json"
+
+
+@frozen
+class RunFolder:
+    """One run's folder."""
+
+    path: Path
+
+    def stage(self, name: str, resume: bool = False) -> StageFolder:
+        """The corner of a stage, made if need be."""
+        folder = self.path / name
+        folder.mkdir(exist_ok=True)
+        return StageFolder(folder, self, resume)
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def bundle(self) -> Path:
+        return self.path / "bundle"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def set_status(self, status: str) -> None:
+        """One word in STATUS: running, finished, preempted, diverged, below_floor or failed."""
+        write_text(self.path / "STATUS", status + "\n")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for writing; the kernel lets go of it when the process dies, however it dies."""
+        with (self.path / ".lock").open("a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                handle.seek(0)
+                holder = handle.read().strip() or "another process"
+                raise StorageError(
+                    f"{self.path}: in use by {holder}; wait for it, or start a run without --resume"
+                ) from error
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+            handle.flush()
+            yield
+
+
+def new_run_folder(root: Path, name: str) -> RunFolder:
+    """Make `root/name/<n>` with the first free number; two runs that start together get two folders.
+
+    Raises StorageError where the folder cannot be made.
+    """
+    home = root / name
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for number in range(_last_number(home) + 1, 1_000_000):
+            with suppress(FileExistsError):
+                (home / str(number)).mkdir()
+                return RunFolder(home / str(number))
+    except OSError as error:
+        raise StorageError(
+            f"{home}: a run folder cannot be made here: {error.strerror}; choose another run.folder"
+        ) from error
+    raise StorageError(f"{home}: no free run number")
+
+
+def last_run_folder(root: Path, name: str) -> RunFolder | None:
+    """The newest run of this name, or None."""
+    home = root / name
+    number = _last_number(home) if home.is_dir() else 0
+    return RunFolder(home / str(number)) if number else None
+
+
+def _last_number(home: Path) -> int:
+    return max((int(entry.name) for entry in home.iterdir() if entry.name.isdigit()), default=0)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file whole: written beside, synced, renamed. A reader sees the old file or the new one."""
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise StorageError(f"{path}: could not be written: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise StorageError(f"{path}: could not be written: {error.strerror}") from error
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file whole."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a JSON file whole."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that `write_json` wrote. Raises StorageError where it cannot be read, or holds something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise StorageError(f"{path}: cannot be read, restore it or start a new run: {reason}") from error
+    if not isinstance(value, dict):
+        raise StorageError(f"{path}: expected a JSON object, got {type(value).__name__}; restore it or start a new run")
+    return value
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,267 @@
+"""Torch parts that encoders, operators and decoders share. Public: a plugin may use them.
+
+Shapes: tokens (batch, tokens, width); anchors (tokens, space_dims) or (batch, tokens, space_dims).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding on anchor positions (Su et al., arXiv:2104.09864), periodic where the domain is.
+
+    The pairs of a head's channels are dealt out to the axes. On a periodic axis the frequencies are whole numbers of
+    waves per period, so that attention depends on displacements on the circle; on others they fall geometrically
+    from one wave per `1/tokens`-th of the domain to one per domain.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, head_width: int, domain: Sequence[tuple[float, float]], periodic: Sequence[bool]) -> None:
+        super().__init__()
+        pairs = head_width // 2
+        dims = len(domain)
+        table = torch.zeros(dims, pairs)
+        for axis, ((low, high), wraps) in enumerate(zip(domain, periodic)):
+            mine = torch.arange(axis, pairs, dims)
+            count = len(mine)
+            waves = torch.arange(1, count + 1) if wraps else 0.5 * torch.logspace(0, 1.5, count)
+            table[axis, mine] = 2 * math.pi * waves / (high - low)
+        self.register_buffer("frequencies", table, persistent=False)
+
+    def forward(self, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the angles, each (…, 1, tokens, head_width / 2), to broadcast over heads."""
+        angles = (anchors @ self.frequencies.to(anchors.dtype)).unsqueeze(-3)
+        return angles.cos(), angles.sin()
+
+
+def rotate(values: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the channel pairs of (…, batch, heads, tokens, head_width) by their angles."""
+    cos, sin = rotary
+    first, second = values.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(values.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection, normalised queries and keys, and rotary positions."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.scale = nn.Parameter(torch.ones(2, width // heads))
+        self.out = zero(nn.Linear(width, width))
+
+    def forward(self, tokens: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None = None) -> Tensor:
+        batch, count, width = tokens.shape
+        qkv = self.qkv(tokens).view(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        v = qkv[2]
+        # queries and keys go the same way, as one tensor
+        both = F.rms_norm(qkv[:2], qkv.shape[-1:]) * self.scale[:, None, None, None]
+        q, k = both if rotary is None else rotate(both, rotary)
+        keep = None if mask is None else mask[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, attn_mask=keep)
+        result: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, count, width))
+        return result
+
+
+class NeighbourMixing(nn.Module):
+    """A depthwise convolution of width 3 along every axis of a lattice of tokens, zero at first.
+
+    Axes that do not wrap see zeros beyond their ends.
+    """
+
+    def __init__(self, width: int, periodic: Sequence[bool]) -> None:
+        super().__init__()
+        self.periodic = tuple(periodic)
+        self.weight = nn.Parameter(torch.zeros(len(self.periodic), 3, width))
+
+    def forward(self, tokens: Tensor, lattice: Sequence[int]) -> Tensor:
+        """What is to be added to the tokens, (batch, tokens, width)."""
+        field = torch.unflatten(tokens, 1, tuple(lattice))
+        total = field * self.weight[:, 1].sum(0)
+        for axis, wraps in enumerate(self.periodic, start=1):
+            before, _, after = self.weight[axis - 1]
+            total = total + shift(field, 1, axis, wraps) * before + shift(field, -1, axis, wraps) * after
+        return total.flatten(1, len(self.periodic))
+
+
+def shift(values: Tensor, places: int, axis: int, wraps: bool) -> Tensor:
+    """Move values along an axis; zeros come in at the end of an axis that does not wrap."""
+    moved = values.roll(places, axis)
+    if not wraps:
+        size = values.shape[axis]
+        start = 0 if places > 0 else size + places
+        moved = moved.index_fill(axis, torch.arange(start, start + abs(places), device=values.device), 0.0)
+    return moved
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block whose residual outputs are zero at first, so that it starts as the identity.
+
+    With a modulation (batch, 1, 6·width) the norms are scaled and shifted and the outputs scaled by it (AdaLN-zero,
+    Peebles & Xie, arXiv:2212.09748). Its matrices are what a Muon optimiser takes as hidden matrices.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        periodic: Sequence[bool] = (),
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.neighbours = NeighbourMixing(width, periodic) if periodic else None
+        self.attention = Attention(width, heads)
+        self.up = nn.Linear(width, hidden)
+        self.down = zero(nn.Linear(hidden, width))
+        self.drop_path = drop_path
+
+    def forward(
+        self,
+        tokens: Tensor,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        lattice: Sequence[int] | None = None,
+        modulation: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        if self.neighbours is not None and lattice is not None:
+            tokens = tokens + self._dropped(self.neighbours(tokens, lattice))
+        parts = (None,) * 6 if modulation is None else modulation.chunk(6, dim=-1)
+        normed = modulated(tokens, parts[0], parts[1])
+        tokens = self._added(tokens, self.attention(normed, rotary, mask), parts[2])
+        normed = modulated(tokens, parts[3], parts[4])
+        return self._added(tokens, self.down(F.gelu(self.up(normed))), parts[5])
+
+    def _added(self, tokens: Tensor, residual: Tensor, gate: Tensor | None) -> Tensor:
+        """Tokens plus a residual that is scaled by 1 + `gate`."""
+        residual = self._dropped(residual)
+        return tokens + residual if gate is None else torch.addcmul(tokens, residual, 1 + gate)
+
+    def _dropped(self, residual: Tensor) -> Tensor:
+        """Stochastic depth: leave a residual out for some samples of a training batch (Huang et al., 2016)."""
+        if not self.training or self.drop_path == 0:
+            return residual
+        keep = 1 - self.drop_path
+        drawn = torch.rand(len(residual), 1, 1, device=residual.device) < keep
+        return residual * (drawn / keep).to(residual.dtype)
+
+
+def modulated(tokens: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
+    """Layer norm, scaled by 1 + `scale` and shifted by `offset`."""
+    normed = F.layer_norm(tokens, tokens.shape[-1:])
+    return normed if scale is None or offset is None else torch.addcmul(offset, normed, 1 + scale)
+
+
+class Modulation(nn.Module):
+    """From a condition to one modulation per block: (batch, conditions) to a list of (batch, 1, 6·width).
+
+    "shared": one for all blocks, plus a learned offset of each (Chen et al., arXiv:2310.00426). "low_rank": one for
+    each block from a bottleneck. Either spends few parameters where UPT's own blocks spend most of theirs. Zero at
+    first.
+    """
+
+    def __init__(self, conditions: int, width: int, blocks: int, *, form: str = "low_rank", rank: int = 16) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, rank), nn.SiLU())
+        maps = 1 if form == "shared" else blocks
+        self.maps = nn.ModuleList(zero(nn.Linear(rank, 6 * width)) for _ in range(maps))
+        self.offsets = nn.Parameter(torch.zeros(blocks, 6 * width)) if form == "shared" else None
+        self.blocks = blocks
+
+    def forward(self, condition: Tensor) -> list[Tensor]:
+        code = self.embed(condition)
+        if self.offsets is not None:
+            common = self.maps[0](code)
+            return [(common + offset).unsqueeze(1) for offset in self.offsets]
+        return [layer(code).unsqueeze(1) for layer in self.maps]
+
+
+class CrossAttention(nn.Module):
+    """Queries attend to tokens, then pass a small network; pre-norm, residual."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """(batch, queries, width) and (batch, tokens, width) to (batch, queries, width)."""
+        q = self._heads(self.query(modulated(queries, None, None)))
+        k, v = (self._heads(part) for part in self.key_value(modulated(tokens, None, None)).chunk(2, dim=-1))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        queries = queries + self.out(mixed.transpose(1, 2).flatten(2))
+        answer: Tensor = queries + self.down(F.gelu(self.up(modulated(queries, None, None))))
+        return answer
+
+    def _heads(self, values: Tensor) -> Tensor:
+        return torch.unflatten(values, -1, (self.heads, -1)).transpose(1, 2)
+
+
+class Positions(nn.Module):
+    """Sine and cosine features of positions: (…, space_dims) to (…, 2·count·space_dims).
+
+    Whole waves per period on periodic axes; geometric frequencies up to `count` waves per domain on others.
+    """
+
+    frequencies: Tensor
+    origin: Tensor
+
+    def __init__(self, domain: Sequence[tuple[float, float]], periodic: Sequence[bool], count: int) -> None:
+        super().__init__()
+        rows = []
+        for (low, high), wraps in zip(domain, periodic):
+            waves = torch.arange(1, count + 1) if wraps else torch.logspace(-1, math.log2(count), count, base=2)
+            rows.append(2 * math.pi * waves / (high - low))
+        self.register_buffer("frequencies", torch.stack(rows), persistent=False)
+        self.register_buffer("origin", torch.tensor([low for low, _ in domain]), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return 2 * self.frequencies.numel()
+
+    def forward(self, positions: Tensor) -> Tensor:
+        angles = (positions - self.origin).unsqueeze(-1) * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+def zero(linear: nn.Linear) -> nn.Linear:
+    """A linear map that is zero at first."""
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def drop_path_rates(largest: float, blocks: int) -> list[float]:
+    """Stochastic depth that grows linearly over the blocks."""
+    return [largest * (block + 1) / blocks for block in range(blocks)]
+
+
+def displacement(
+    queries: Tensor, anchors: Tensor, domain: Sequence[tuple[float, float]], periodic: Sequence[bool]
+) -> Tensor:
+    """Shortest vectors from anchors (…, tokens, space_dims) to queries (…, queries, space_dims).
+
+    Returns (…, queries, tokens, space_dims).
+    """
+    difference = queries.unsqueeze(-2) - anchors.unsqueeze(-3)
+    parts = []
+    for axis, ((low, high), wraps) in enumerate(zip(domain, periodic)):
+        part, length = difference[..., axis], high - low
+        parts.append(part - length * torch.round(part / length) if wraps else part)
+    return torch.stack(parts, dim=-1)

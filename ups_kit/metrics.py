@@ -1,0 +1,239 @@
+"""Metrics of forecasts, on fields in physical units (docs/evaluation.md).
+
+A forecast and its truth are (samples S, frames, points N, channels C). Every metric says which frames it scores:
+`scored` has no default, so that frames that were given to the model are never counted by accident. Arithmetic is in
+float64 whatever the input is.
+
+A per-frame metric returns (S, scored frames): the value of each sample and frame, averaged over channels. The number
+of a table is its mean over samples and frames, in that order: first per sample, frame and channel, then averaged.
+On meshes and particles every point counts the same; no metric weighs by volume.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .interfaces import FieldSpec
+
+VRMSE_EPS = 1e-7  # added to the variance under the root, as The Well does
+NRMSE_FLOOR = 1e-12  # the RMS of the truth counts as at least this
+CORRELATION_THRESHOLD = 0.8
+BANDS: dict[str, tuple[int, int | None]] = {"frmse_low": (0, 4), "frmse_mid": (5, 12), "frmse_high": (13, None)}
+GEOMETRIC_FRAMES = 100  # APEBench's horizon
+
+
+def forecast_frames(given: int, frames: int) -> range:
+    """The frames after the given ones: what a rollout is scored on."""
+    return range(given, frames)
+
+
+def _pair(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The scored frames of both in float64, checked."""
+    if prediction.shape != truth.shape or prediction.dim() != 4:
+        raise ValueError(
+            f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} must both be "
+            "(samples, frames, points, channels)"
+        )
+    if len(scored) == 0:
+        raise ValueError("no frame is scored")
+    if min(scored) < 0 or max(scored) >= truth.shape[1]:
+        raise ValueError(f"scored frames {min(scored)}..{max(scored)} do not lie in 0..{truth.shape[1] - 1}")
+    frames = torch.as_tensor(list(scored), device=truth.device)
+    return prediction.index_select(1, frames).double(), truth.index_select(1, frames).double()
+
+
+def _rms(values: Tensor) -> Tensor:
+    """Root mean square over points: (S, F, N, C) -> (S, F, C)."""
+    return values.square().mean(2).sqrt()
+
+
+def rmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+    """Root mean square error over points, in the field's unit; (S, scored frames), mean over channels."""
+    p, t = _pair(prediction, truth, scored)
+    return _rms(p - t).mean(-1)
+
+
+def nrmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+    """RMSE over the RMS of the truth, for each sample, frame and channel; (S, scored frames), mean over channels.
+
+    A truth whose RMS is under 1e-12 counts as 1e-12. Source: PDEBench (Takamoto et al., arXiv:2210.07182).
+    An offset enters the denominator: where the mean of a field is large beside its variation, see `vrmse`.
+    """
+    p, t = _pair(prediction, truth, scored)
+    return (_rms(p - t) / _rms(t).clamp_min(NRMSE_FLOOR)).mean(-1)
+
+
+def vrmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+    """RMSE over the standard deviation of the truth in space; (S, scored frames), mean over channels.
+
+    sqrt( mean (p − t)² / (var t + 1e-7) ) with the population variance over points, as in The Well (Ohana et al.,
+    arXiv:2412.00568). Predicting the spatial mean of the truth scores 1. It grows without bound where the truth
+    flattens.
+    """
+    p, t = _pair(prediction, truth, scored)
+    variance = t.var(2, correction=0)
+    return ((p - t).square().mean(2) / (variance + VRMSE_EPS)).sqrt().mean(-1)
+
+
+def max_error(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+    """Largest absolute error over points, in the field's unit; (S, scored frames), mean over channels."""
+    p, t = _pair(prediction, truth, scored)
+    return (p - t).abs().amax(2).mean(-1)
+
+
+def crmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+    """Error of the conserved total per unit volume, |mean(p) − mean(t)| over points; (S, scored frames).
+
+    In the field's unit, mean over channels. It says something about conservation only where the equation conserves the
+    integral of the field.
+    """
+    p, t = _pair(prediction, truth, scored)
+    return (p.mean(2) - t.mean(2)).abs().mean(-1)
+
+
+def brmse(prediction: Tensor, truth: Tensor, scored: Sequence[int], fields: FieldSpec) -> Tensor:
+    """RMSE over the grid's boundary points, in the field's unit; (S, scored frames), mean over channels.
+
+    The boundary points are the first and the last along every axis. A periodic axis has no boundary: there they are the
+    points on both sides of the seam, where a model that does not know of the periodicity fails first.
+    Raises ValueError where the data are not on a grid.
+    """
+    p, t = _pair(prediction, truth, scored)
+    points = boundary_points(fields).to(p.device)
+    return _rms((p - t).index_select(2, points)).mean(-1)
+
+
+def frmse_low(prediction: Tensor, truth: Tensor, scored: Sequence[int], fields: FieldSpec) -> Tensor:
+    """Fourier error in the wave numbers 0 to 4; see `band_error`."""
+    return band_error(prediction, truth, scored, fields, BANDS["frmse_low"])
+
+
+def frmse_mid(prediction: Tensor, truth: Tensor, scored: Sequence[int], fields: FieldSpec) -> Tensor:
+    """Fourier error in the wave numbers 5 to 12; see `band_error`."""
+    return band_error(prediction, truth, scored, fields, BANDS["frmse_mid"])
+
+
+def frmse_high(prediction: Tensor, truth: Tensor, scored: Sequence[int], fields: FieldSpec) -> Tensor:
+    """Fourier error in the wave numbers from 13 to the grid's highest; see `band_error`."""
+    return band_error(prediction, truth, scored, fields, BANDS["frmse_high"])
+
+
+def band_error(
+    prediction: Tensor, truth: Tensor, scored: Sequence[int], fields: FieldSpec, band: tuple[int, int | None]
+) -> Tensor:
+    """Fourier error in a band of wave numbers a to b, in the field's unit; (S, scored frames), mean over channels.
+
+    sqrt( Σ_{a ≤ |k| ≤ b} |p̂(k) − t̂(k)|² ) / (b − a + 1), where a mode's coefficient is its amplitude (the transform is
+    divided by the number of points), k and −k count once, and |k| is rounded down, so that bands are shells in two and
+    three dimensions. PDEBench's formula; its bands are 0–4, 5–12 and from 13 on. A band that the grid does not reach
+    has no error. Raises ValueError where the data are not on a grid.
+    """
+    p, t = _pair(prediction, truth, scored)
+    return _band(shell_energies(p - t, fields), band)
+
+
+def band_errors(prediction: Tensor, truth: Tensor, scored: Sequence[int], fields: FieldSpec) -> dict[str, Tensor]:
+    """`frmse_low`, `frmse_mid` and `frmse_high` from one transform, by name."""
+    p, t = _pair(prediction, truth, scored)
+    shells = shell_energies(p - t, fields)
+    return {name: _band(shells, band) for name, band in BANDS.items()}
+
+
+def _band(shells: Tensor, band: tuple[int, int | None]) -> Tensor:
+    first, highest = band[0], shells.shape[-1] - 1
+    last = highest if band[1] is None else min(band[1], highest)
+    if last < first:
+        return shells.new_zeros(shells.shape[:2])
+    return (shells[..., first : last + 1].sum(-1).sqrt() / (last - first + 1)).mean(-1)
+
+
+def relative_l2(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+    """Error norm over truth norm, both over all scored frames and points of a sample; (S,), mean over channels.
+
+    The Frobenius norm of a whole trajectory: frames with large fields weigh more than in `nrmse`.
+    """
+    p, t = _pair(prediction, truth, scored)
+    error, norm = (p - t).square().sum((1, 2)).sqrt(), t.square().sum((1, 2)).sqrt()
+    return (error / norm.clamp_min(NRMSE_FLOOR)).mean(-1)
+
+
+def correlation(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+    """Pearson correlation over points, (S, scored frames, C).
+
+    A field without any variation correlates with nothing (0), except with one that equals it to a millionth (1).
+    """
+    p, t = _pair(prediction, truth, scored)
+    scale = _rms(t).clamp_min(NRMSE_FLOOR)
+    equal = _rms(p - t) <= 1e-6 * scale
+    p, t = p - p.mean(2, keepdim=True), t - t.mean(2, keepdim=True)
+    flat = (_rms(p) <= 1e-9 * scale) | (_rms(t) <= 1e-9 * scale)
+    pearson = (p * t).mean(2) / (_rms(p) * _rms(t)).clamp_min(1e-300)
+    return torch.where(equal, torch.ones_like(pearson), torch.where(flat, torch.zeros_like(pearson), pearson))
+
+
+def correlation_time(prediction: Tensor, truth: Tensor, scored: Sequence[int], times: Tensor) -> Tensor:
+    """First scored time at which the Pearson correlation falls under 0.8, or the last scored time if never; (S,).
+
+    `times` (frames,) are the frames' times in physical units; mean over channels. Source: UPT (Alkin et al.,
+    arXiv:2402.12365).
+    """
+    lost = ~(correlation(prediction, truth, scored) >= CORRELATION_THRESHOLD)
+    at = times.to(lost.device, torch.float64)[torch.as_tensor(list(scored), device=lost.device)]
+    first = lost.int().argmax(1)
+    return torch.where(lost.any(1), at[first], at[-1]).mean(-1)
+
+
+def geometric_mean_nrmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> float:
+    """Geometric mean over frames of the samples' mean nRMSE, over at most the first 100 scored frames (APEBench).
+
+    Early frames, where errors are small, count as much as late ones. A frame's nRMSE counts as at least 1e-12.
+    """
+    curve = nrmse(prediction, truth, list(scored)[:GEOMETRIC_FRAMES]).mean(0)
+    return math.exp(curve.clamp_min(NRMSE_FLOOR).log().mean().item())
+
+
+def boundary_points(fields: FieldSpec) -> Tensor:
+    """Indices of the first and last points along every axis of a grid, ascending."""
+    grid = _grid(fields)
+    edge = torch.zeros(grid, dtype=torch.bool)
+    for axis, count in enumerate(grid):
+        edge.index_fill_(axis, torch.tensor([0, count - 1]), True)
+    return edge.flatten().nonzero().flatten()
+
+
+def shell_energies(values: Tensor, fields: FieldSpec) -> Tensor:
+    """Squared amplitudes summed over shells of whole wave numbers, (S, F, N, C) -> (S, F, C, shells).
+
+    Shell k holds the modes with ⌊|k|⌋ = k in units of one period per domain; k and −k count once. The last shell is
+    the highest wave number that every axis carries; what lies beyond it (the spectrum's corners) belongs to it, too.
+    """
+    grid = _grid(fields)
+    samples, frames, _, channels = values.shape
+    fields_on_grid = values.double().movedim(3, 2).reshape(samples, frames, channels, *grid)
+    axes = tuple(range(3, 3 + len(grid)))
+    power = torch.fft.fftn(fields_on_grid, dim=axes, norm="forward").abs().square()
+    shell, weight = _shells(grid)
+    flat: Tensor = power.reshape(samples, frames, channels, -1) * weight.to(values.device)
+    out = flat.new_zeros(samples, frames, channels, int(shell.max()) + 1)
+    return out.index_add_(3, shell.to(values.device), flat)
+
+
+def _shells(grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The shell of every mode, and its weight: a half where the conjugate mode is stored as well."""
+    numbers = [torch.fft.fftfreq(count, d=1 / count).round() for count in grid]
+    mesh = torch.meshgrid(*numbers, indexing="ij")
+    magnitude = torch.stack([axis.square() for axis in mesh]).sum(0).sqrt()
+    alone = torch.stack([(2 * axis) % count == 0 for axis, count in zip(mesh, grid, strict=True)]).all(0)
+    shell = (magnitude + 1e-9).floor().long().clamp_max(min(count // 2 for count in grid))
+    weight = torch.where(alone, 1.0, 0.5).double()
+    return shell.flatten(), weight.flatten()
+
+
+def _grid(fields: FieldSpec) -> tuple[int, ...]:
+    if fields.grid is None:
+        raise ValueError(f"this metric needs a regular grid; the data are laid out as {fields.layout}")
+    return fields.grid

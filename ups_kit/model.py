@@ -1,0 +1,80 @@
+"""The latent model: an encoder, an operator that steps latents in time, and a decoder that answers anywhere."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from .interfaces import Decoder, Encoder, FieldSpec, Latent, Operator, PointSet, Queries
+
+
+class LatentModel(nn.Module):
+    """Encoder E, latent operator A, decoder D (Alkin et al., Universal Physics Transformers, arXiv:2402.12365).
+
+    All values are normalised; shapes as in `interfaces`. Encoder inputs hold `history` frames of the target fields,
+    oldest first, and then the static fields.
+    """
+
+    def __init__(self, encoder: Encoder, operator: Operator, decoder: Decoder, fields: FieldSpec) -> None:
+        super().__init__()
+        self.encoder = cast("nn.Module", encoder)
+        self.operator = cast("nn.Module", operator)
+        self.decoder = cast("nn.Module", decoder)
+        self.fields = fields
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The three modules by name."""
+        return {"encoder": self.encoder, "operator": self.operator, "decoder": self.decoder}
+
+    def encode(self, points: PointSet) -> Latent:
+        """Tokens of the fields at points."""
+        latent: Latent = self.encoder(points)
+        return latent
+
+    def step(self, latent: Latent, condition: Tensor) -> Latent:
+        """The latent one time step later; condition is (B, P)."""
+        following: Latent = self.operator(latent, condition)
+        return following
+
+    def rollout(self, latent: Latent, condition: Tensor, steps: int) -> list[Latent]:
+        """The latents after 1, 2, … `steps` steps, without decoding in between."""
+        latents = []
+        for _ in range(steps):
+            latent = self.step(latent, condition)
+            latents.append(latent)
+        return latents
+
+    def decode(self, latent: Latent, queries: Queries) -> Tensor:
+        """The fields (B, Q, C) at the queries."""
+        values: Tensor = self.decoder(latent, queries)
+        return values
+
+    def reencoded_rollout(self, inputs: PointSet, condition: Tensor, steps: int) -> list[Tensor]:
+        """The fields (B, N, C) after 1, 2, … `steps` steps, decoded and encoded again at every step."""
+        queries = Queries(inputs.positions, inputs.grid)
+        frames = []
+        for _ in range(steps):
+            values = self.decode(self.step(self.encode(inputs), condition), queries)
+            inputs = self.advance(inputs, values)
+            frames.append(values)
+        return frames
+
+    def advance(self, inputs: PointSet, values: Tensor) -> PointSet:
+        """The inputs one step later: the oldest frame drops out, `values` (B, N, C) come in as the newest."""
+        channels, given = self.fields.target_channels, self.fields.history * self.fields.target_channels
+        kept, statics = inputs.values[..., channels:given], inputs.values[..., given:]
+        return inputs._replace(values=_joined(kept, values, statics))
+
+    def replace_newest(self, inputs: PointSet, values: Tensor) -> PointSet:
+        """The inputs with `values` (B, N, C) in the place of the newest frame."""
+        channels, given = self.fields.target_channels, self.fields.history * self.fields.target_channels
+        kept, statics = inputs.values[..., : given - channels], inputs.values[..., given:]
+        return inputs._replace(values=_joined(kept, values, statics))
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    present = [part for part in parts if part.shape[-1]]
+    return present[0] if len(present) == 1 else torch.cat([part.to(present[-1].dtype) for part in present], dim=-1)

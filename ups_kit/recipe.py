@@ -1,0 +1,74 @@
+"""A recipe: everything that a run is made of, as frozen values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from attrs import field, frozen
+from attrs.validators import ge, gt, matches_re, optional
+
+from .interfaces import (
+    DatasetConfig,
+    DecoderConfig,
+    EncoderConfig,
+    LatentSpec,
+    OperatorConfig,
+    StageConfig,
+    TrackerConfig,
+)
+
+RUN_NAME = r"(?!\.)[A-Za-z0-9._-]{1,80}"
+
+
+@frozen(kw_only=True)
+class Run:
+    """The run as a whole: its name, its seed, and where it computes."""
+
+    name: str = field(
+        validator=matches_re(RUN_NAME),
+        metadata={"help": "name of the run's folder: letters, digits, . _ -", "example": '"my_run"'},
+    )
+    seed: int = field(default=0, validator=ge(0), metadata={"help": "seed of everything that is drawn"})
+    device: str = field(
+        default="auto", validator=matches_re(r"auto|cpu|cuda(:\d+)?"), metadata={"help": "auto, cpu, cuda or cuda:N"}
+    )
+    folder: Path = field(
+        default=Path("runs"),
+        converter=Path,
+        metadata={
+            "help": "where run folders are made, from the working directory",
+            "relative_to": "working directory",
+        },
+    )
+    threads: int | None = field(
+        default=None, validator=optional(gt(0)), metadata={"help": "CPU threads; torch's choice where not given"}
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = field(
+        default="fp32", metadata={"help": "arithmetic of forward and backward"}
+    )
+    compile: bool = field(default=False, metadata={"help": "torch.compile the model's parts"})
+
+
+@frozen(kw_only=True)
+class PluginsTable:
+    """Which plugins a recipe does without."""
+
+    disable: tuple[str, ...] = field(default=(), metadata={"help": "names of plugins that are not loaded"})
+
+
+@frozen(kw_only=True)
+class Recipe:
+    """A whole run: data, model, stages, trackers."""
+
+    run: Run = field(metadata={"help": "the run as a whole"})
+    dataset: DatasetConfig = field(metadata={"help": "the data; everything downstream is sized from them"})
+    latent: LatentSpec = field(metadata={"help": "how large the latent space is"})
+    encoder: EncoderConfig = field(metadata={"help": "fields at points to latent tokens"})
+    operator: OperatorConfig = field(metadata={"help": "one step in the latent space"})
+    decoder: DecoderConfig = field(metadata={"help": "latent tokens to fields at any points"})
+    stages: tuple[StageConfig, ...] = field(metadata={"help": "what is done, in this order"})
+    trackers: tuple[TrackerConfig, ...] = field(default=(), metadata={"help": "where numbers and pictures go"})
+    plugins: PluginsTable = field(factory=PluginsTable, metadata={"help": "which plugins are not loaded"})
+    recipe_version: int = field(default=1, metadata={"help": "version of the form that recipes have"})
+    description: str = field(default="", metadata={"help": "what the recipe is for"})
