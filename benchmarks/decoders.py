@@ -5,7 +5,7 @@ python benchmarks/decoders.py --seconds 120 --seeds 3
 
 from __future__ import annotations
 
-from runs import arguments, compare, print_errors
+from trials import arguments, compare, print_errors
 
 DECODERS = ("partition", "local", "perceiver")
 

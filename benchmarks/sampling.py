@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from measure import alternate, print_table, saved_bytes
 
-from runs import arguments, compare, print_errors
+from trials import arguments, compare, print_errors
 from ups_kit.assemble import Experiment, assemble
 from ups_kit.fit.forward import LossTerm, compute_losses
 from ups_kit.interfaces import Progress
