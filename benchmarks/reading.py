@@ -20,9 +20,9 @@ from typing import Any
 import h5py
 import numpy as np
 import zarr
-from measure import alternate, print_table
 from numpy.typing import NDArray
 
+from measure import alternate, print_table
 from ups_kit.data.hdf5 import StoredArray, find_array, opened
 from ups_plugins.grid.config import PDEBenchConfig
 

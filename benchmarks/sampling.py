@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from measure import alternate, print_table, saved_bytes
 
+from measure import alternate, print_table, saved_bytes
 from trials import arguments, compare, print_errors
 from ups_kit.assemble import Experiment, assemble
 from ups_kit.fit.forward import LossTerm, compute_losses

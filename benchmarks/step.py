@@ -19,10 +19,10 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from measure import Timing, alternate, print_table, saved_bytes
-from plain import BLOCKS, DECODER_LAYERS, EXPANSION, HEADS, POINTS, SIDE, WIDTH, PlainModel, plain_loss
 from torch import Tensor
 
+from measure import Timing, alternate, print_table, saved_bytes
+from plain import BLOCKS, DECODER_LAYERS, EXPANSION, HEADS, POINTS, SIDE, WIDTH, PlainModel, plain_loss
 from ups_kit import Batch, Field, FieldSpec, LatentSpec, PointSet, Progress, Queries
 from ups_kit.fit.forward import LossTerm, compute_losses
 from ups_kit.model import LatentModel

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from measure import mean_and_range, print_table
-
 from ups_kit.reading import read_recipe
 from ups_kit.run import run
 
