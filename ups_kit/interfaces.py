@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from .assemble import Experiment
     from .data.normalisation import Normaliser
     from .data.splits import Splits
+    from .data.tree import FileTree
     from .folder import StageFolder
+    from .model import LatentModel
     from .trackers import Trackers
 
 Layout = Literal["grid", "mesh", "particles"]
@@ -73,6 +75,7 @@ class FieldSpec:
 
     `targets` are the fields that evolve and are predicted; `statics` are given at every point and do not change.
     An encoder sees `history` frames of the targets, oldest first, and then the statics, as `input_channels` channels.
+    With `history` 0 the data are steady: the targets follow from the statics and the conditions in one model step.
     `conditions` names the columns of a condition (B, P); the first is always "dt", the time between two model steps.
     `grid` is the number of points along each axis of a regular grid of cell centres or periodic nodes, else None;
     `offset` is where the first point lies in its cell, as a share of the spacing (0.5: cell centres, 0: nodes).
@@ -103,6 +106,11 @@ class FieldSpec:
     def input_channels(self) -> int:
         """Number of channels that an encoder sees."""
         return self.history * self.target_channels + sum(field.channels for field in self.statics)
+
+    @property
+    def steady(self) -> bool:
+        """Whether the targets are no time series, but one answer to the statics."""
+        return self.history == 0
 
     @property
     def points(self) -> int | None:
@@ -156,16 +164,20 @@ class Latent(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Windows of trajectories, normalised: what goes in at time t, and the target fields at t, t+1 … t+K."""
+    """Windows of trajectories, normalised: what goes in at time t, and the target fields at t, t+1 … t+K.
+
+    Steady data have K = 1: states[:, 1] is the answer, and states[:, 0] is zero and means nothing.
+    """
 
     inputs: PointSet  # at t
     states: Tensor  # (B, 1 + K, N, C); states[:, 0] is u_t, states[:, k] is u_{t+k}
     positions: Tensor  # (B, N, D), of the states
-    grid: tuple[int, ...] | None  # of the states
+    grid: tuple[int, ...] | None  # of the states; None where only some points of a grid were read
     condition: Tensor  # (B, P), normalised, columns as FieldSpec.conditions
     ids: Tensor  # (B,), the trajectory of each sample
     times: Tensor  # (B,), t in physical units
-    latents: Latent | None = None  # cached latents of the inputs, where there are any
+    latents: tuple[Latent, ...] | None = None  # cached latents of t, t+1 … t+K, where there are any
+    channels: tuple[int, ...] | None = None  # the target channels that these data have; None: all (see `Multitask`)
 
 
 class Trajectories(NamedTuple):
@@ -326,11 +338,76 @@ class Dataset(Protocol):
         ...
 
 
-class Simulator(Protocol):
-    """Makes a data file."""
+@runtime_checkable
+class Multitask(Protocol):
+    """A dataset of several tasks, whose fields are the union of theirs. Every batch is of one task.
 
-    def write(self, path: Path, report: Callable[[int, int], None]) -> None:
-        """Write the file at `path`; `report(done, total)` counts trajectories. Atomicity is the caller's."""
+    A task's dataset has its own fields, grid and normalisation; its conditions are normalised as the whole's are.
+    """
+
+    @property
+    def tasks(self) -> Mapping[str, Dataset]: ...
+
+    def seen_by(self, task: str, model: LatentModel) -> LatentModel:
+        """The model as one of this task alone: it takes the task's channels and conditions, and gives its channels."""
+        ...
+
+
+@runtime_checkable
+class DrawsWindows(Protocol):
+    """A dataset that chooses the windows of a step itself; others get `data.stream.window_numbers`."""
+
+    def draw(self, split: str, steps: int, batch: int, seed: int, step: int) -> np.ndarray:
+        """Numbers of windows (batch,), a pure function of its arguments."""
+        ...
+
+
+class Simulator(Protocol):
+    """Solves an equation for many trajectories, part by part, and knows the public layout that they are stored in.
+
+    A part is a pure function of the config and of which trajectories it holds, so that a making that was stopped goes
+    on with the parts that are there. Files, atomicity and progress are the caller's (`data.making`).
+    """
+
+    @property
+    def trajectories(self) -> int: ...
+
+    @property
+    def part(self) -> int:
+        """How many trajectories are solved together, and kept as one part."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """The size of the finished file, roughly: there is a look at the free space before it is written."""
+        ...
+
+    def solve(self, start: int, stop: int, report: Callable[[float], None]) -> Mapping[str, np.ndarray]:
+        """Trajectories start … stop - 1 as named arrays, their first axis counting trajectories; `report(share)`."""
+        ...
+
+    def write(self, path: Path, parts: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Write the file at `path` from all parts in their order."""
+        ...
+
+
+@runtime_checkable
+class AuditsPhysics(Protocol):
+    """A simulator that can tell how well trajectories keep to its equation: for `upskit data check`."""
+
+    @property
+    def tolerances(self) -> Mapping[str, float]:
+        """By name of a number of `audit`, what it stays below in sound data."""
+        ...
+
+    def audit(
+        self, values: np.ndarray, times: np.ndarray, parameters: Mapping[str, np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        """Numbers of every trajectory, (S,) each, such as "residual" and "mass drift", relative and without unit.
+
+        `values` is (S, frames, *grid, channels) in physical units, targets first and then statics; `parameters` holds
+        a number of every trajectory, (S,), by name.
+        """
         ...
 
 
@@ -412,6 +489,16 @@ class DatasetConfig(Protocol):
         ...
 
     def build(self, seed: int) -> Dataset: ...
+
+
+@runtime_checkable
+class Recognises(Protocol):
+    """A dataset's config class that knows its layout when it sees it: for `upskit data inspect`."""
+
+    @classmethod
+    def recognise(cls, tree: FileTree) -> Mapping[str, Any] | None:
+        """The keys of the recipe table that reads such a file (without `use` and `path`), or None if it is not one."""
+        ...
 
 
 class SimulatorConfig(Protocol):

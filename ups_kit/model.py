@@ -63,7 +63,12 @@ class LatentModel(nn.Module):
         return frames
 
     def advance(self, inputs: PointSet, values: Tensor) -> PointSet:
-        """The inputs one step later: the oldest frame drops out, `values` (B, N, C) come in as the newest."""
+        """The inputs one step later: the oldest frame drops out, `values` (B, N, C) come in as the newest.
+
+        Steady data have inputs that hold no frame, and stay as they are.
+        """
+        if self.fields.steady:
+            return inputs
         channels, given = self.fields.target_channels, self.fields.history * self.fields.target_channels
         kept, statics = inputs.values[..., channels:given], inputs.values[..., given:]
         return inputs._replace(values=_joined(kept, values, statics))

@@ -94,4 +94,4 @@ def test_shift_depends_on_the_generator_alone() -> None:
 def test_cached_latents_are_not_left_behind() -> None:
     batch, fields = grid_batch((8,), (True,))
     with pytest.raises(ValueError, match="cached latents"):
-        shift_periodic(batch._replace(latents=Latent(torch.zeros(6, 2, 4), None)), fields, torch.Generator())
+        shift_periodic(batch._replace(latents=(Latent(torch.zeros(6, 2, 4), None),)), fields, torch.Generator())

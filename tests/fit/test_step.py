@@ -51,7 +51,7 @@ def test_an_accumulated_gradient_is_that_of_the_whole_batch(toy: SimpleNamespace
 
 def test_parts_of_a_batch_are_its_samples_in_order(toy: SimpleNamespace) -> None:
     batch = toy.Source(batch=6).batch(3)
-    batch = batch._replace(latents=Latent(torch.randn(6, 2, 3), torch.randn(2, 1)))
+    batch = batch._replace(latents=(Latent(torch.randn(6, 2, 3), torch.randn(2, 1)),))
     parts = list(parts_of(batch, 3))
     assert torch.equal(torch.cat([part.inputs.values for part in parts]), batch.inputs.values)
     assert torch.equal(torch.cat([part.states for part in parts]), batch.states)

@@ -81,4 +81,6 @@ def in_pinned_memory(value: Any) -> Any:
         return value.pin_memory()
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(in_pinned_memory(part) for part in value))
+    if isinstance(value, tuple) and any(isinstance(part, (torch.Tensor, tuple)) for part in value):
+        return tuple(in_pinned_memory(part) for part in value)
     return value

@@ -100,7 +100,10 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     def move_if(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else move(tensor)
 
-    inputs, latents = batch.inputs, batch.latents
+    def move_latent(latent: Latent) -> Latent:
+        return Latent(move(latent.tokens), move_if(latent.anchors), latent.grid)
+
+    inputs = batch.inputs
     return Batch(
         PointSet(
             move(inputs.positions), move(inputs.values), move_if(inputs.mask), inputs.grid, move_if(inputs.neighbours)
@@ -111,15 +114,13 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         move(batch.condition),
         move(batch.ids),
         move(batch.times),
-        None if latents is None else Latent(move(latents.tokens), move_if(latents.anchors), latents.grid),
+        None if batch.latents is None else tuple(move_latent(latent) for latent in batch.latents),
+        batch.channels,
     )
 
 
 def _slice_batch(batch: Batch, part: slice) -> Batch:
-    inputs, latents = batch.inputs, batch.latents
-    if latents is not None:
-        shared = latents.anchors is None or latents.anchors.dim() == 2
-        latents = Latent(latents.tokens[part], latents.anchors if shared else latents.anchors[part], latents.grid)  # type: ignore[index]
+    inputs = batch.inputs
     return Batch(
         PointSet(
             inputs.positions[part],
@@ -134,5 +135,11 @@ def _slice_batch(batch: Batch, part: slice) -> Batch:
         batch.condition[part],
         batch.ids[part],
         batch.times[part],
-        latents,
+        None if batch.latents is None else tuple(_slice_latent(latent, part) for latent in batch.latents),
+        batch.channels,
     )
+
+
+def _slice_latent(latent: Latent, part: slice) -> Latent:
+    anchors = latent.anchors if latent.anchors is None or latent.anchors.dim() == 2 else latent.anchors[part]
+    return Latent(latent.tokens[part], anchors, latent.grid)

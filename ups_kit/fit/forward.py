@@ -133,7 +133,7 @@ class SharedPass:
 def _share(model: LatentModel, batch: Batch, asked: Sequence[Asking], progress: Progress, seed: int) -> SharedPass:
     kind = batch.states.device.type
     autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-    start = batch.latents if batch.latents is not None else model.encode(batch.inputs)
+    start = batch.latents[0] if batch.latents is not None else model.encode(batch.inputs)
     steps = max(max((asking.needs.steps, *asking.needs.decodes)) for asking in asked)
     latents = [start, *(model.rollout(start, batch.condition, steps) if steps else ())]
     shared = SharedPass(model, batch, progress, autocast, latents, [batch.inputs])
@@ -144,7 +144,10 @@ def _share(model: LatentModel, batch: Batch, asked: Sequence[Asking], progress: 
 
 
 def _encode_frames(shared: SharedPass, steps: Sequence[int]) -> None:
-    """Encode all future frames that are asked for in one call, without gradient."""
+    """Encode all future frames that are asked for in one call, without gradient, or take their cached latents."""
+    if shared.batch.latents is not None:
+        shared.encoded.update({step: shared.batch.latents[step] for step in steps})
+        return
     if not steps:
         return
     with torch.no_grad():
