@@ -55,7 +55,7 @@ def test_parts_of_a_batch_are_its_samples_in_order(toy: SimpleNamespace) -> None
     parts = list(parts_of(batch, 3))
     assert torch.equal(torch.cat([part.inputs.values for part in parts]), batch.inputs.values)
     assert torch.equal(torch.cat([part.states for part in parts]), batch.states)
-    assert [tuple(part.latents.anchors.shape) for part in parts if part.latents] == [(2, 1)] * 3
+    assert [tuple(part.latents[0].anchors.shape) for part in parts if part.latents] == [(2, 1)] * 3
     assert next(parts_of(batch, 1)) is batch
     assert to_device(batch, torch.device("cpu")) is batch
 
