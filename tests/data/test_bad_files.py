@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from ups_kit import DataError, LatentSpec
-from ups_plugins.grid.config import Burgers1DConfig, PDEBenchConfig
+from ups_plugins.grid.config import PDEBenchConfig
+from ups_plugins.simulators.config import Burgers1DConfig
 
 WriteFile = Callable[..., Path]
 COUNTS = {"train": 8, "validation": 2, "test": 3}

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ups_kit import DataError
-from ups_plugins.grid.config import Burgers1DConfig, PDEBenchConfig
+from ups_plugins.grid.config import PDEBenchConfig
 from ups_plugins.grid.dataset import PDEBench
+from ups_plugins.simulators.config import Burgers1DConfig
 
 WriteFile = Callable[..., Path]
 
@@ -221,13 +222,13 @@ def test_a_public_file_is_used_whatever_the_simulator(write_file: WriteFile) -> 
 
 
 def test_an_interrupted_simulation_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ups_plugins.grid import simulator
+    from ups_plugins.simulators import burgers1d
 
     def interrupted(*arguments: Any, **keys: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(simulator, "advance", interrupted)
+        patch.setattr(burgers1d, "advance", interrupted)
         with pytest.raises(KeyboardInterrupt):
             config(tmp_path / "b.h5", train=4, validation=2, test=2, simulate=SIMULATOR).build(0)
     assert [entry.name for entry in tmp_path.iterdir() if not entry.name.endswith(".lock")] == []

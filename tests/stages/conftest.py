@@ -16,9 +16,10 @@ from ups_kit.interfaces import Dataset
 from ups_kit.model import LatentModel
 from ups_kit.recipe import Run
 from ups_plugins.decoders.config import PartitionConfig
-from ups_plugins.grid.config import Burgers1DConfig, GridEncoderConfig, PDEBenchConfig
+from ups_plugins.grid.config import GridEncoderConfig, PDEBenchConfig
 from ups_plugins.operators.config import TransformerConfig
 from ups_plugins.optim import AdamWConfig, CosineScheduleConfig, MuonConfig
+from ups_plugins.simulators.config import Burgers1DConfig
 from ups_plugins.upt.config import ForwardConfig, InverseEncodingConfig, LatentForwardConfig
 from ups_plugins.upt.training.config import OperatorStageConfig
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ups_plugins.grid import burgers
-from ups_plugins.grid.burgers import advance
+from ups_plugins.simulators import burgers
+from ups_plugins.simulators.burgers import advance
 
 MODES = ((1, 0.7, 0.4), (2, 0.4, 1.9))  # wave number, amplitude, phase
 MEAN = 0.3

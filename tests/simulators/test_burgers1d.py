@@ -11,9 +11,9 @@ import torch
 from attrs import evolve
 
 from ups_kit import DataError, StorageError
-from ups_plugins.grid import simulator
-from ups_plugins.grid.config import Burgers1DConfig
-from ups_plugins.grid.initial import Waves
+from ups_plugins.simulators import burgers1d
+from ups_plugins.simulators.config import Burgers1DConfig
+from ups_plugins.simulators.initial import Waves
 
 SMALL = Burgers1DConfig(trajectories=6, points=16, frames=5, duration=0.4, refinement=2, device="cpu")
 
@@ -93,7 +93,7 @@ def test_impossible_viscosity_is_refused(epsilon: float) -> None:
 
 
 def test_a_full_disk_is_seen_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulator.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr(burgers1d.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
     with pytest.raises(StorageError, match=r"needs 0 MiB, and .* has 0 MiB free"):
         SMALL.build().write(tmp_path / "b.h5", lambda done, total: None)
     assert list(tmp_path.iterdir()) == []
