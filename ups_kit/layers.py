@@ -265,3 +265,15 @@ def displacement(
         part, length = difference[..., axis], high - low
         parts.append(part - length * torch.round(part / length) if wraps else part)
     return torch.stack(parts, dim=-1)
+
+
+def continued(values: Tensor, margin: int, axis: int, wraps: bool) -> Tensor:
+    """Values with an axis continued by `margin` points at both ends: periodically, or by its end values."""
+    size = values.shape[axis]
+    if wraps:
+        before, after = values.narrow(axis, size - margin, margin), values.narrow(axis, 0, margin)
+    else:
+        shape = [-1] * values.dim()
+        shape[axis] = margin
+        before, after = values.narrow(axis, 0, 1).expand(shape), values.narrow(axis, size - 1, 1).expand(shape)
+    return torch.cat([before, values, after], dim=axis)

@@ -13,6 +13,7 @@ from ups_kit.interfaces import DecoderConfig
 from ups_kit.layers import Attention, Rotary
 from ups_kit.model import LatentModel
 from ups_plugins.decoders.config import LocalConfig, PartitionConfig, PerceiverConfig
+from ups_plugins.decoders.partition import MOST_UNKNOWNS
 from ups_plugins.grid.config import GridEncoderConfig
 from ups_plugins.operators.config import TransformerConfig
 
@@ -239,3 +240,21 @@ def test_a_calibrated_decoder_undoes_a_fresh_encoder(grid: tuple[int, ...], patc
     after = (decoder(latent, Queries(where, grid)) - values)[200:]
     assert before.square().mean() > 0.1
     assert after.square().mean().sqrt() < 5e-3
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_a_decoder_of_many_coefficients_is_calibrated_token_by_token(periodic: bool) -> None:
+    """On tokens that know their surroundings, expansions fitted one by one blend into the field."""
+    fields = spec((32, 32), periodic=periodic)
+    decoder = PartitionConfig(modes=6).build(fields, LatentSpec(width=128))
+    assert (128 + 1) * 6**2 > MOST_UNKNOWNS
+    x, y = torch.meshgrid(*((torch.arange(32) + 0.5) / 32,) * 2, indexing="ij")
+    waves = [torch.cos(2 * math.pi * (a * x + b * y)) for a in range(3) for b in range(3)]
+    values = torch.einsum("sw,wxy->sxy", torch.randn(64, 9), torch.stack(waves)).reshape(64, 1024, 1)
+    values = torch.cat([values, 2 * values, -values], -1)
+    patches = values[..., 0].view(64, 4, 8, 4, 8).permute(0, 1, 3, 2, 4).reshape(64, 16, 64)
+    tokens = torch.cat([patches, torch.zeros_like(patches)], -1)
+    positions = torch.stack([x, y], -1).reshape(1, 1024, 2).expand(64, -1, -1)
+    decoder.calibrate(Latent(tokens, None, (4, 4)), Queries(positions, (32, 32)), values)  # type: ignore[attr-defined]
+    decoded = decoder(Latent(tokens, None, (4, 4)), Queries(positions, (32, 32)))
+    assert float((decoded - values).square().mean() / values.var()) < 1e-3

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ups_kit import FieldSpec, Latent, LatentSpec, Queries
 from ups_kit.errors import DataError
-from ups_kit.layers import modulated, shift, zero
+from ups_kit.layers import continued, modulated, shift, zero
 
 MOST_UNKNOWNS = 4096  # of a calibration: the solve takes seconds then
 ROWS_PER_UNKNOWN = 16
@@ -54,11 +54,15 @@ class PartitionDecoder(nn.Module):
         """Set the linear map to the least-squares fit of `values` (B, Q, C) at the queries; the network's part is zero.
 
         A field is linear in the linear map's weights, so the best ones follow from one solve in float64, with a small
-        ridge. Left as it was where they are too many for that.
+        ridge. Where they are too many for that, the map is fitted to the best expansion around each token alone.
         """
         features = self.linear.in_features + 1
         unknowns = features * self.modes**self.fields.space_dims
-        if latent.grid is None or unknowns > MOST_UNKNOWNS:
+        if latent.grid is None:
+            return
+        if unknowns > MOST_UNKNOWNS:
+            if queries.grid is not None and self._fits(queries.grid, latent.grid):
+                self._calibrate_locally(latent.tokens, latent.grid, torch.unflatten(values, 1, queries.grid))
             return
         samples = max(1, min(len(values), ROWS_PER_UNKNOWN * unknowns // values.shape[1]))
         tokens = F.pad(latent.tokens[:samples].double(), (0, 1), value=1.0)
@@ -73,6 +77,35 @@ class PartitionDecoder(nn.Module):
         weights = torch.linalg.solve(gram, right).view(features, -1, values.shape[2]).permute(2, 1, 0).flatten(0, 1)
         self.linear.weight.copy_(weights[:, :-1])
         self.linear.bias.copy_(weights[:, -1])
+
+    def _calibrate_locally(self, tokens: Tensor, lattice: Sequence[int], values: Tensor) -> None:
+        """Fit the linear map to the expansions that fit `values` (B, *grid, C) best around each anchor.
+
+        A token's expansion minimises the squared error under its own hat function, which splits into one small
+        projection along each axis; neighbours that all fit the field also fit it blended.
+        """
+        wanted = values.double()
+        for axis, cells in enumerate(lattice, start=1):
+            points = values.shape[axis] // cells
+            wanted = self._projected(wanted, axis, points, self.fields.periodic[axis - 1])
+        dims = len(lattice)
+        wanted = wanted.flatten(2 + dims).flatten(1, dims)  # (B, T, C, modes^D)
+        inputs = F.pad(tokens.double(), (0, 1), value=1.0).flatten(0, 1)
+        gram = inputs.T @ inputs
+        gram.diagonal().add_(RIDGE * gram.diagonal().mean())
+        weights = torch.linalg.solve(gram, inputs.T @ wanted.flatten(0, 1).flatten(1)).T
+        self.linear.weight.copy_(weights[:, :-1])
+        self.linear.bias.copy_(weights[:, -1])
+
+    def _projected(self, values: Tensor, axis: int, points: int, wraps: bool) -> Tensor:
+        """Along a grid axis, the cosines of each cell that fit best under its hat: cells there, cosines at the end."""
+        local = (torch.arange(3 * points, device=values.device, dtype=torch.float64) + 0.5) / points - 1.5
+        window, cosines = (1 - local.abs()).clamp(min=0), self._cosines(local)
+        gram = cosines.T @ (window[:, None] * cosines)
+        gram.diagonal().add_(RIDGE * gram.diagonal().mean())
+        projection = torch.linalg.solve(gram, cosines.T * window)  # (modes, 3 points)
+        padded = continued(values, points, axis, wraps)
+        return padded.unfold(axis, 3 * points, points) @ projection.T
 
     def _coefficients(self, tokens: Tensor) -> Tensor:
         """The coefficients that each token emits, (batch, tokens, channels, modes^D)."""

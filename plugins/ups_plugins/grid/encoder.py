@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ups_kit import FieldSpec, Latent, LatentSpec, PointSet
 from ups_kit.errors import DataError
-from ups_kit.layers import Block, Positions, Rotary, zero
+from ups_kit.layers import Block, Positions, Rotary, continued, zero
 
 
 class GridEncoder(nn.Module):
@@ -72,7 +72,7 @@ class GridEncoder(nn.Module):
         """(batch, *grid, channels) to (batch, tokens, window): each patch with its neighbours to all sides."""
         margin = self.overlap * self.patch_size
         for axis, wraps in enumerate(self.fields.periodic, start=1):
-            values = _padded(values, margin, axis, wraps) if margin else values
+            values = continued(values, margin, axis, wraps) if margin else values
             values = values.unfold(axis, self.patch_size + 2 * margin, self.patch_size)
         dims = len(self.fields.periodic)
         return values.flatten(dims + 1).flatten(1, dims)
@@ -86,15 +86,3 @@ class GridEncoder(nn.Module):
             places = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size + nodes
             axes.append(low + (high - low) * places)
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(math.prod(lattice), len(lattice))
-
-
-def _padded(values: Tensor, margin: int, axis: int, wraps: bool) -> Tensor:
-    """Continue an axis by `margin` points at both ends: periodically, or by its end values."""
-    size = values.shape[axis]
-    if wraps:
-        before, after = values.narrow(axis, size - margin, margin), values.narrow(axis, 0, margin)
-    else:
-        shape = [-1] * values.dim()
-        shape[axis] = margin
-        before, after = values.narrow(axis, 0, 1).expand(shape), values.narrow(axis, size - 1, 1).expand(shape)
-    return torch.cat([before, values, after], dim=axis)
