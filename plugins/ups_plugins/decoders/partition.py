@@ -100,12 +100,22 @@ class PartitionDecoder(nn.Module):
     def _projected(self, values: Tensor, axis: int, points: int, wraps: bool) -> Tensor:
         """Along a grid axis, the cosines of each cell that fit best under its hat: cells there, cosines at the end."""
         local = (torch.arange(3 * points, device=values.device, dtype=torch.float64) + 0.5) / points - 1.5
-        window, cosines = (1 - local.abs()).clamp(min=0), self._cosines(local)
+        hat = (1 - local.abs()).clamp(min=0)
+        cells = continued(values, points, axis, wraps).unfold(axis, 3 * points, points)
+        wanted = cells @ self._projection(local, hat)
+        if not wraps:  # nothing lies beyond the ends, and the end cells' outer halves are theirs alone
+            for cell, outward in ((0, -local), (wanted.shape[axis] - 1, local)):
+                window = torch.where(outward > 0, 1.0, hat) * (outward < 0.5)
+                end = cells.select(axis, cell) @ self._projection(local, window)
+                wanted.select(axis, cell).copy_(end)
+        return wanted
+
+    def _projection(self, local: Tensor, window: Tensor) -> Tensor:
+        """Values at local coordinates to the cosines that fit them best under a window: (points, modes)."""
+        cosines = self._cosines(local)
         gram = cosines.T @ (window[:, None] * cosines)
         gram.diagonal().add_(RIDGE * gram.diagonal().mean())
-        projection = torch.linalg.solve(gram, cosines.T * window)  # (modes, 3 points)
-        padded = continued(values, points, axis, wraps)
-        return padded.unfold(axis, 3 * points, points) @ projection.T
+        return torch.linalg.solve(gram, cosines.T * window).T
 
     def _coefficients(self, tokens: Tensor) -> Tensor:
         """The coefficients that each token emits, (batch, tokens, channels, modes^D)."""
