@@ -17,6 +17,7 @@ from .. import __version__
 from ..errors import StorageError, UpsKitError
 from .completion import completion
 from .components import list_components, list_plugins, show
+from .data import data
 from .recipes import schema, validate
 from .run import run
 
@@ -33,6 +34,7 @@ cli.add_command(run)
 cli.add_command(validate)
 cli.add_command(validate, "check")
 cli.add_command(schema)
+cli.add_command(data)
 cli.add_command(list_plugins)
 cli.add_command(list_components)
 cli.add_command(show)
