@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from attrs import frozen
 
+from ups_kit.data.making import make
 from ups_kit.fit import loop
 from ups_kit.fit.settings import Budget
 from ups_kit.folder import RunFolder
@@ -85,7 +86,7 @@ class TimedOptimizer:
 def experiment(folder: Path) -> Any:
     """Made data and an untrained model of the default recipe's sizes."""
     path = folder / "burgers.hdf5"
-    Burgers1DConfig(trajectories=40, device="cpu", refinement=1).build().write(path, lambda done, total: None)
+    make(path, Burgers1DConfig(trajectories=40, device="cpu", refinement=1))
     dataset = PDEBenchConfig(path=path, validation=5, test=5).build(seed=0)
     fields, latent = dataset.fields, LatentSpec(width=64)
     model = LatentModel(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ups_kit import LatentSpec
+from ups_kit.data.making import make
 from ups_kit.fit.settings import Budget
 from ups_kit.folder import RunFolder, StageFolder
 from ups_kit.interfaces import Dataset
@@ -28,8 +29,8 @@ from ups_plugins.upt.training.config import OperatorStageConfig
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("data") / "burgers.hdf5"
-    simulator = Burgers1DConfig(trajectories=20, points=16, frames=8, epsilon=0.1, device="cpu").build()
-    simulator.write(path, lambda done, total: None)
+    simulator = Burgers1DConfig(trajectories=20, points=16, frames=8, epsilon=0.1, device="cpu")
+    make(path, simulator)
     return PDEBenchConfig(path=path, validation=4, test=4).build(seed=0)
 
 

@@ -1,4 +1,9 @@
-"""A data file that a recipe can make for itself: made once, whole or not at all."""
+"""A data file that a simulator makes: whole or not at all, once, and after an interruption from where it stood.
+
+Beside the file, `.NAME.parts/` keeps what has been solved: `config.json` says by what, and each part is one .npz file
+that was written aside and renamed. When all parts are there the file is written from them, aside, and renamed; then the
+parts are removed. A process may be killed anywhere in this, and the next one goes on with the parts that are there.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +11,62 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import attrs
 import h5py
+import numpy as np
+from attrs import frozen
 
+from .. import __version__
 from ..console import counting
 from ..errors import DataError, StorageError
 from ..folder import sync_folder
-from ..interfaces import SimulatorConfig
+from ..interfaces import Simulator, SimulatorConfig
 
 ATTRIBUTE = "simulated_by"  # of the file: the simulator's config as JSON
 FREE_KEYS = ("device",)  # where something was computed is no property of the data
+SPARE_BYTES = 2**20  # of the disk, beyond what the file needs
+Part = Mapping[str, np.ndarray]
 
 
 def make_if_missing(path: Path, simulator: SimulatorConfig) -> None:
-    """Let a simulator write `path` where there is no file, beside it first and then by renaming.
+    """Let a simulator make `path` where there is no file.
 
     Two runs that ask for one file at once make it once: the second waits. Raises StorageError where it cannot be
-    written.
+    written, and DataError where the simulator's settings give no finite numbers.
     """
-    if path.exists():
-        return
+    if not path.exists():
+        _make(path, simulator, "choose another dataset.path")
+
+
+def make(path: Path, simulator: SimulatorConfig) -> None:
+    """Make a new file, for `upskit data make`. What is there already stays: a StorageError says so."""
+    if path.exists() or path.is_symlink() or not _make(path, simulator, "choose another --out"):
+        raise StorageError(f"{path}: is there already, and nothing is overwritten; remove it, or choose another --out")
+
+
+def _make(path: Path, simulator: SimulatorConfig, advice: str) -> bool:
+    """Make the file under its lock; false where another process has made it meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path.with_name(f".{path.name}.lock")):
-            if not path.exists():
-                _make(path, simulator)
+            if path.exists():
+                return False
+            making = _Making(path, simulator)
+            making.solve()
+            making.write()
+            return True
     except (OSError, RuntimeError) as error:  # HDF5 closes a file that it could not write with a RuntimeError
         if not isinstance(error, OSError) and not str(error).startswith(("Unable to", "Can't")):
             raise
-        raise StorageError(f"{path}: could not be made: {_reason(error)}; choose another dataset.path") from error
+        raise StorageError(f"{path}: could not be made: {_reason(error)}; {advice}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -48,27 +75,139 @@ def _reason(error: Exception) -> str:
     return said[1] if said else str(getattr(error, "strerror", None) or error)
 
 
-def _make(path: Path, simulator: SimulatorConfig) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with counting(f"making {path.name}") as report:
-            simulator.build().write(part, report)
-        with h5py.File(part, "r+") as file:
-            file.attrs[ATTRIBUTE] = json.dumps(_content(simulator))
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-        sync_folder(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     with path.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
         path.unlink(missing_ok=True)  # who waits on it sees next that the file is there
+
+
+class _Making:
+    """One file in the making."""
+
+    def __init__(self, path: Path, config: SimulatorConfig) -> None:
+        self._path = path
+        self._config = config
+        self._simulator: Simulator = config.build()
+        self._folder = _PartsFolder(path.with_name(f".{path.name}.parts"))
+        total, part = self._simulator.trajectories, self._simulator.part
+        self._ranges = [(start, min(start + part, total)) for start in range(0, total, part)]
+
+    def solve(self) -> None:
+        """Solve all parts that are not there yet."""
+        self._folder.open({"version": __version__, "part": self._simulator.part, **_content(self._config)})
+        missing = [bounds for bounds in self._ranges if self._folder.read(*bounds) is None]
+        total = self._simulator.trajectories
+        share = sum(stop - start for start, stop in missing) / total
+        self._check_space(self._simulator.bytes * (1 + share))
+        with counting(f"making {self._path.name}") as report:
+            done = round(total * (1 - share))
+            for start, stop in missing:
+
+                def progress(part: float, done: int = done, count: int = stop - start) -> None:
+                    report(done + int(min(max(part, 0.0), 1.0) * count), total)
+
+                self._folder.write(start, stop, self._solved(start, stop, progress))
+                done += stop - start
+            report(total, total)
+
+    def write(self) -> None:
+        """Write the file from the parts, and remove these."""
+        self._check_space(self._simulator.bytes)
+        aside = self._path.with_name(f".{self._path.name}.part")
+        try:
+            self._simulator.write(aside, map(self._part, self._ranges))
+            with h5py.File(aside, "r+") as file:
+                file.attrs[ATTRIBUTE] = json.dumps(_content(self._config))
+            with aside.open("rb") as written:
+                os.fsync(written.fileno())
+            aside.replace(self._path)
+            sync_folder(self._path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+        self._folder.remove()
+
+    def _part(self, bounds: tuple[int, int]) -> Part:
+        """A part as it was kept; solved once more where it was damaged meanwhile."""
+        kept = self._folder.read(*bounds)
+        return self._solved(*bounds, lambda share: None) if kept is None else kept
+
+    def _solved(self, start: int, stop: int, report: Callable[[float], None]) -> Part:
+        solved = {name: np.asarray(values) for name, values in self._simulator.solve(start, stop, report).items()}
+        for name, values in solved.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                bad = start + int(np.argmin(np.isfinite(values.reshape(len(values), -1)).all(1)))
+                raise DataError(
+                    f"{self._path}: could not be made: '{name}' of trajectory {bad} does not stay finite with these "
+                    "settings of the simulator; take a smaller time step, more points, or more diffusion",
+                    key="simulate",
+                )
+        return solved
+
+    def _check_space(self, needed: float) -> None:
+        """HDF5 can end the process when the disk fills up, so there is a look before."""
+        free = shutil.disk_usage(self._path.parent).free
+        if needed + SPARE_BYTES > free:
+            raise StorageError(
+                f"{self._path}: needs {needed / 2**20:.0f} MiB while it is made, and {self._path.parent} has "
+                f"{free / 2**20:.0f} MiB free; free some, or choose another path"
+            )
+
+
+@frozen
+class _PartsFolder:
+    """Where solved parts wait to be put together."""
+
+    path: Path
+
+    def open(self, settings: Mapping[str, Any]) -> None:
+        """Make the folder. Parts of other settings that lie in it are removed."""
+        record = self.path / "config.json"
+        wanted = json.loads(json.dumps(settings, default=str))
+        try:
+            same = json.loads(record.read_text(encoding="utf-8")) == wanted
+        except (OSError, ValueError, RecursionError):
+            same = False
+        if not same:
+            self.remove()
+            self.path.mkdir(exist_ok=True)
+            record.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")  # torn, it fits nothing
+
+    def write(self, start: int, stop: int, part: Part) -> None:
+        """Keep a part: whole, or not at all."""
+        path = self._file(start, stop)
+        aside = path.with_name(f"{path.name}.aside")
+        try:
+            with aside.open("wb") as handle:
+                np.savez(handle, allow_pickle=False, **part)
+                handle.flush()
+                os.fsync(handle.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+        sync_folder(self.path)
+
+    def read(self, start: int, stop: int) -> Part | None:
+        """A part, or None where there is none or it is damaged: the format has a check sum for each array."""
+        path = self._file(start, stop)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                part = {name: file[name] for name in file.files}
+        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+            return None
+        return part if part and all(len(values) == stop - start for values in part.values() if values.ndim) else None
+
+    def remove(self) -> None:
+        """Remove what these classes have written, and the folder unless there is something else in it."""
+        for pattern in ("*.npz", "*.npz.aside", "config.json"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def _file(self, start: int, stop: int) -> Path:
+        return self.path / f"{start:08d}-{stop:08d}.npz"
 
 
 def check_made_by(path: Path, attributes: Mapping[str, Any], simulator: SimulatorConfig) -> None:
