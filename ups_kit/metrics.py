@@ -42,6 +42,8 @@ def _pair(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> tuple[Ten
         raise ValueError("no frame is scored")
     if min(scored) < 0 or max(scored) >= truth.shape[1]:
         raise ValueError(f"scored frames {min(scored)}..{max(scored)} do not lie in 0..{truth.shape[1] - 1}")
+    if list(scored) == list(range(truth.shape[1])):
+        return prediction.double(), truth.double()  # no copy of what is in double precision already
     frames = torch.as_tensor(list(scored), device=truth.device)
     return prediction.index_select(1, frames).double(), truth.index_select(1, frames).double()
 
@@ -63,8 +65,13 @@ def nrmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
     A truth whose RMS is under 1e-12 counts as 1e-12. Source: PDEBench (Takamoto et al., arXiv:2210.07182).
     An offset enters the denominator: where the mean of a field is large beside its variation, see `vrmse`.
     """
+    return nrmse_by_channel(prediction, truth, scored).mean(-1)
+
+
+def nrmse_by_channel(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+    """`nrmse` before the mean over channels, (S, scored frames, C)."""
     p, t = _pair(prediction, truth, scored)
-    return (_rms(p - t) / _rms(t).clamp_min(NRMSE_FLOOR)).mean(-1)
+    return _rms(p - t) / _rms(t).clamp_min(NRMSE_FLOOR)
 
 
 def vrmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
@@ -74,9 +81,14 @@ def vrmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
     arXiv:2412.00568). Predicting the spatial mean of the truth scores 1. It grows without bound where the truth
     flattens.
     """
+    return vrmse_by_channel(prediction, truth, scored).mean(-1)
+
+
+def vrmse_by_channel(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+    """`vrmse` before the mean over channels, (S, scored frames, C)."""
     p, t = _pair(prediction, truth, scored)
     variance = t.var(2, correction=0)
-    return ((p - t).square().mean(2) / (variance + VRMSE_EPS)).sqrt().mean(-1)
+    return ((p - t).square().mean(2) / (variance + VRMSE_EPS)).sqrt()
 
 
 def max_error(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
@@ -192,8 +204,12 @@ def geometric_mean_nrmse(prediction: Tensor, truth: Tensor, scored: Sequence[int
 
     Early frames, where errors are small, count as much as late ones. A frame's nRMSE counts as at least 1e-12.
     """
-    curve = nrmse(prediction, truth, list(scored)[:GEOMETRIC_FRAMES]).mean(0)
-    return math.exp(curve.clamp_min(NRMSE_FLOOR).log().mean().item())
+    return geometric_mean(nrmse(prediction, truth, list(scored)[:GEOMETRIC_FRAMES]).mean(0))
+
+
+def geometric_mean(curve: Tensor) -> float:
+    """Geometric mean of a curve of errors (frames,) over at most its first 100 frames, each at least 1e-12."""
+    return math.exp(curve[:GEOMETRIC_FRAMES].clamp_min(NRMSE_FLOOR).log().mean().item())
 
 
 def boundary_points(fields: FieldSpec) -> Tensor:

@@ -134,3 +134,11 @@ def _nearest(counts: Mapping[str, int | None], spare: int) -> str:
     name = largest(counts)
     room = (counts[name] or 0) + spare
     return f"nearest: {name} = {room}" if room > 0 else "lower the counts"
+
+
+def evenly(ids: Sequence[int], limit: int | None) -> tuple[int, ...]:
+    """At most `limit` of the ids, evenly spread from the first to the last, in their order; all where it is None."""
+    if limit is None or limit >= len(ids):
+        return tuple(ids)
+    places = np.unique(np.linspace(0, len(ids) - 1, limit).round().astype(np.int64))
+    return tuple(ids[place] for place in places)

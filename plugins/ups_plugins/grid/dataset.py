@@ -1,22 +1,26 @@
-"""Trajectories in PDEBench's HDF5 layout: checked, split, normalised, and read in batches."""
+"""Trajectories and steady fields on regular grids: checked, split, normalised, and read in batches."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
 from ups_kit import Batch, DataError, FieldSpec, PointSet
 from ups_kit.data.making import make_if_missing
-from ups_kit.data.normalisation import Moments, Normaliser
-from ups_kit.data.splits import Splits, content_hash, drawn
+from ups_kit.data.normalisation import Normaliser
+from ups_kit.data.splits import Splits, drawn
 from ups_kit.interfaces import Trajectories
 
-from .config import PDEBenchConfig
-from .files import FileSet, check_agreement, field_spec, read_headers, to_be_made
+from .files import FileSet, check_agreement, field_spec, open_files, to_be_made
+from .settings import TrajectorySettings
+from .source import AXES
+from .survey import Survey, central_ranges, initial_hashes, look_through
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,143 +28,234 @@ if TYPE_CHECKING:
 SHOWN = 8  # sample ids that a message names
 
 
-@frozen(eq=False)
-class PDEBench:
-    """A split and normalised set of 1D trajectories. Nothing but its coordinates and parameters is kept in memory."""
+@frozen(eq=False, slots=False)
+class GridDataset:
+    """A split and normalised set of trajectories. Nothing but its coordinates and parameters is kept in memory."""
 
-    config: PDEBenchConfig
+    settings: TrajectorySettings
     fields: FieldSpec
     normaliser: Normaliser
     splits: Splits
-    sources: FileSet
+    files: FileSet
     conditions: NDArray[np.float64]  # (trajectories, P), physical
-    members: Mapping[str, NDArray[np.int64]]  # the splits' ids as arrays
+    seed: int
+    members: Mapping[str, NDArray[np.int64]] = field(repr=False)  # the splits' ids as arrays
+
+    @property
+    def whole(self) -> GridDataset:
+        """The same data, read at all points whatever the split."""
+        return self if self.fields.sampled is None else evolve(self, fields=evolve(self.fields, sampled=None))
 
     def windows(self, split: str, steps: int) -> int:
-        """How many windows of `history` given and `steps` future frames a split holds."""
+        """How many windows of `history` given and `steps` future frames a split holds; of steady data, one each."""
         return len(self.splits[split]) * self._starts(steps)
 
     def batch(self, split: str, windows: NDArray[np.integer], steps: int) -> Batch:
-        """The windows with these numbers, normalised, in CPU memory. Raises IndexError for one that is not there."""
+        """The windows with these numbers, normalised, in CPU memory. Raises IndexError for one that is not there.
+
+        Train windows of a dataset with `fields.sampled` hold their states at so many points of each sample alone, which
+        follow from the seed and the windows' numbers; their inputs are whole.
+        """
         import torch
 
-        total, history = self.windows(split, steps), self.fields.history
+        total = self.windows(split, steps)
         if len(windows) and not 0 <= windows.min() <= windows.max() < total:
             raise IndexError(f"the split '{split}' has {total} windows of {steps} steps")
         member, start = np.divmod(np.asarray(windows, np.int64), max(self._starts(steps), 1))
         ids = self.members[split][member]
-        frames = (start[:, None] + np.arange(history + steps)) * self.config.time_stride
-        values = torch.from_numpy(self.sources.gather(ids, frames)[..., :: self.config.space_stride])
-        fields = self.normaliser.targets(values[..., None])  # (B, history + steps, N, 1)
-        positions = self._positions().expand(len(ids), -1, -1)
-        newest = torch.from_numpy(self._times()[start + history - 1])
+        points = self._points(split, np.asarray(windows, np.int64))
+        inputs, states = self._values(ids, start, steps, points)
+        whole = self._positions.expand(len(ids), -1, -1)
+        newest = torch.from_numpy(self._times[start + max(self.fields.history, 1) - 1])
         return Batch(
-            inputs=PointSet(positions, fields[:, :history, :, 0].transpose(1, 2), grid=self.fields.grid),
-            states=fields[:, history - 1 :],
-            positions=positions,
-            grid=self.fields.grid,
+            inputs=PointSet(whole, inputs, grid=self.fields.grid),
+            states=states,
+            positions=whole if points is None else self._positions[torch.from_numpy(points)],
+            grid=self.fields.grid if points is None else None,
             condition=self.normaliser.condition(torch.from_numpy(self.conditions[ids])),
             ids=torch.from_numpy(ids),
             times=newest.float(),
         )
 
-    def trajectories(self, split: str) -> Trajectories:
-        """All trajectories of a split in physical units, at the recipe's strides."""
+    def trajectories(self, split: str, limit: int | None = None) -> Trajectories:
+        """All trajectories of a split in physical units, at the recipe's strides, or `limit` of them spread evenly."""
         import torch
 
         ids = np.asarray(self.splits[split], np.int64)
-        values = self.sources.rows(ids, slice(None, None, self.config.time_stride))[..., :: self.config.space_stride]
-        states = torch.from_numpy(np.ascontiguousarray(values))[..., None]
+        values = self.files.rows(ids, slice(None, None, self.settings.time_stride))
         return Trajectories(
-            values=states,
-            statics=states.new_empty(len(ids), states.shape[2], 0),
-            positions=self._positions(),
+            values=torch.from_numpy(self._flat(values, 2)),
+            statics=torch.from_numpy(self._flat(self.files.statics(ids), 1)),
+            positions=self._positions,
             parameters=torch.from_numpy(self.conditions[ids]).float(),
-            times=torch.from_numpy(self._times()).float(),
+            times=torch.from_numpy(self._times).float(),
             ids=torch.from_numpy(ids),
         )
 
-    def _starts(self, steps: int) -> int:
-        """Windows in one trajectory."""
-        return max(0, len(self._times()) - self.fields.history - steps + 1)
-
-    def _times(self) -> NDArray[np.float64]:
-        return self.sources.files[0].times[:: self.config.time_stride]
-
-    def _positions(self) -> Tensor:
+    def _values(
+        self, ids: NDArray[np.int64], start: NDArray[np.int64], steps: int, points: NDArray[np.int64] | None
+    ) -> tuple[Tensor, Tensor]:
+        """What goes in, (B, N, input channels), and the states (B, 1 + K, N or Q, C), normalised."""
         import torch
 
-        return torch.from_numpy(self.sources.files[0].positions[:: self.config.space_stride]).float()[:, None]
+        history = self.fields.history
+        given = history + steps if points is None else history
+        frames = (start[:, None] + np.arange(max(given, 1))) * self.settings.time_stride
+        statics = self.normaliser.statics(torch.from_numpy(self._flat(self.files.statics(ids), 1)))
+        if self.fields.steady:
+            answer = self._targets(ids, frames, points)
+            return statics, torch.cat([torch.zeros_like(answer), answer], 1)
+        seen = self.normaliser.targets(torch.from_numpy(self._flat(self.files.gather(ids, frames), 2)))
+        inputs = seen[:, :history].transpose(1, 2).flatten(2)
+        inputs = torch.cat([inputs, statics], 2) if statics.shape[2] else inputs
+        if points is None:
+            return inputs, seen[:, history - 1 :]
+        index = torch.from_numpy(points)[:, :, None].expand(-1, -1, seen.shape[3])
+        newest = seen[:, -1].gather(1, index)[:, None]
+        if not steps:
+            return inputs, newest
+        later = (start[:, None] + np.arange(history, history + steps)) * self.settings.time_stride
+        return inputs, torch.cat([newest, self._targets(ids, later, points)], 1)
+
+    def _targets(
+        self, ids: NDArray[np.int64], frames: NDArray[np.int64], points: NDArray[np.int64] | None
+    ) -> Tensor:
+        """Target fields of frames (B, F), normalised: (B, F, N, C), or (B, F, Q, C) at points (B, Q)."""
+        import torch
+
+        if points is None:
+            values = self._flat(self.files.gather(ids, frames), 2)
+        else:
+            values = self.files.gather_points(ids, frames, self._stored_points(points))
+        return self.normaliser.targets(torch.from_numpy(values))
+
+    def _points(self, split: str, windows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """The points (B, Q) that train windows hold their states at, or None for all."""
+        count, total = self.fields.sampled, self.fields.points or 0
+        if split != "train" or count is None or count >= total:
+            return None
+        generator = np.random.default_rng([self.seed, *windows.tolist()])
+        drawn = [generator.choice(total, count, replace=False, shuffle=False) for _ in windows]
+        return np.sort(np.asarray(drawn, np.int64).reshape(len(windows), count), axis=1)
+
+    def _stored_points(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of points at the recipe's stride as numbers in the file's grid."""
+        stride = self.settings.space_stride
+        if stride == 1:
+            return points
+        places = np.unravel_index(points, self.fields.grid or ())
+        return np.ravel_multi_index(tuple(place * stride for place in places), self.files.header.grid)
+
+    def _flat(self, values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """Values with the grid's axes from `axis` on, at the recipe's stride, the grid's points as one axis."""
+        grid = self.fields.grid or ()
+        every = (slice(None),) * axis + (slice(None, None, self.settings.space_stride),) * len(grid)
+        taken = values[every] if self.settings.space_stride > 1 else values
+        return np.ascontiguousarray(taken.reshape(*values.shape[:axis], math.prod(grid), values.shape[-1]))
+
+    def _starts(self, steps: int) -> int:
+        """Windows in one trajectory."""
+        if self.fields.steady:
+            return 1 if steps <= 1 else 0
+        return max(0, len(self._times) - self.fields.history - steps + 1)
+
+    @cached_property
+    def _times(self) -> NDArray[np.float64]:
+        return self.files.header.times[:: self.settings.time_stride]
+
+    @cached_property
+    def _positions(self) -> Tensor:
+        """All points of the grid, (N, D), row-major."""
+        import torch
+
+        axes = [torch.from_numpy(axis[:: self.settings.space_stride]).float() for axis in self.files.header.axes]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
 
 
-def read_dataset(config: PDEBenchConfig, seed: int) -> PDEBench:
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading a dataset: once, when a run begins
+# ---------------------------------------------------------------------------------------------------------------------
+def read_dataset(settings: TrajectorySettings, seed: int) -> GridDataset:
     """Make the file if need be, look through all trajectories that are used, split them, fit the normalisation.
 
     Raises DataError.
     """
-    missing = to_be_made(config)
-    if missing is not None and config.simulate is not None:
-        make_if_missing(missing, config.simulate)
-    own = read_headers(config)
-    others = read_headers(config, test=True) if config.test_path is not None else ()
+    missing = to_be_made(settings)
+    if missing is not None and settings.simulate is not None:
+        make_if_missing(missing, settings.simulate)
+    own = open_files(settings)
+    others = open_files(settings, test=True) if settings.test_path is not None else ()
     check_agreement((*own, *others))
-    fields = field_spec(config, own)
-    sources = FileSet.of((*own, *others))
-    hashes = _initial_hashes(sources)
-    ids, moments = _split(config, sources, hashes, len(own), seed)
+    fields = field_spec(settings, own)
+    files = FileSet.of((*own, *others))
+    hashes = initial_hashes(files)
+    ids, survey = _split(settings, files, hashes, len(own), seed)
     splits = Splits(ids, {member: hashes[member] for members in ids.values() for member in members})
-    parameters = sources.parameters(fields.conditions[1:])
+    parameters = files.parameters
     conditions = np.concatenate([np.full((len(parameters), 1), fields.dt), parameters], 1)
-    train = np.asarray(ids["train"], np.int64)
-    try:
-        normaliser = Normaliser.fitted(
-            fields, Moments.stacked([moments[i] for i in ids["train"]]).merged(), conditions[train]
-        )
-    except DataError as error:
-        raise DataError(f"{own[0].path}: {error}") from error
     members = {name: np.asarray(trajectories, np.int64) for name, trajectories in ids.items()}
-    return PDEBench(config, fields, normaliser, splits, sources, conditions, members)
+    try:
+        normaliser = _fitted(settings, fields, files, survey, members["train"], conditions)
+    except DataError as error:
+        raise DataError(f"{files.header.path}: {error}", error.key) from error
+    return GridDataset(settings, fields, normaliser, splits, files, conditions, seed, members)
 
 
-def _initial_hashes(sources: FileSet) -> dict[int, str]:
-    every = np.arange(sources.starts[-1], dtype=np.int64)
-    return {
-        int(trajectory): content_hash(values[0])
-        for ids, block in sources.blocks(every, slice(0, 1))
-        for trajectory, values in zip(ids, block, strict=True)
-    }
+def _fitted(
+    settings: TrajectorySettings,
+    fields: FieldSpec,
+    files: FileSet,
+    survey: Survey,
+    train: NDArray[np.int64],
+    conditions: NDArray[np.float64],
+) -> Normaliser:
+    targets, statics = survey.merged(train)
+    return Normaliser.fitted(
+        fields,
+        targets,
+        conditions[train],
+        statics,
+        normalisation=settings.normalisation,
+        central=central_ranges(settings, fields, files, survey, train),
+    )
 
 
 def _split(
-    config: PDEBenchConfig, sources: FileSet, hashes: Mapping[int, str], own: int, seed: int
-) -> tuple[dict[str, tuple[int, ...]], dict[int, Moments]]:
-    """Draw splits of trajectories without NaN or infinity, and the moments of each of them."""
-    border, total = int(sources.starts[own]), int(sources.starts[-1])
-    moments: dict[int, Moments] = {}
-    bad: list[int] = []
+    settings: TrajectorySettings, files: FileSet, hashes: Mapping[int, str], own: int, seed: int
+) -> tuple[dict[str, tuple[int, ...]], Survey]:
+    """Draw splits of trajectories without NaN or infinity, and look through all of them."""
+    border, total = int(files.starts[own]), int(files.starts[-1])
+    survey = Survey.empty(files)
+    bad: set[int] = set()
     while True:
         candidates = [number for number in range(total) if number not in bad]
-        ids = _draw(config, candidates, hashes, border, seed, sources)
-        unread = [member for members in ids.values() for member in members if member not in moments]
-        found = _look_through(config, sources, np.asarray(sorted(unread), np.int64), moments)
-        if not found:
-            return ids, moments
-        if not config.drop_bad_samples:
-            raise DataError(_bad_samples(config, sources, found))
-        bad += found
+        ids = _draw(settings, candidates, hashes, border, seed, files)
+        members = np.asarray(sorted(member for members in ids.values() for member in members), np.int64)
+        survey = look_through(settings, files, members, survey)
+        found = survey.not_finite(members)
+        if not len(found):
+            return ids, survey
+        if not settings.drop_bad_samples:
+            raise DataError(_bad_samples(files, found))
+        bad.update(found.tolist())
 
 
 def _draw(
-    config: PDEBenchConfig, candidates: list[int], hashes: Mapping[int, str], border: int, seed: int, sources: FileSet
+    settings: TrajectorySettings,
+    candidates: list[int],
+    hashes: Mapping[int, str],
+    border: int,
+    seed: int,
+    files: FileSet,
 ) -> dict[str, tuple[int, ...]]:
     """Test and validation trajectories first: more train data leave them as they are."""
-    source = ", ".join(str(file.path) for file in sources.files)
+    source = ", ".join(str(file.header.path) for file in files.files)
     mine = [number for number in candidates if number < border]
-    counts: dict[str, int | None] = {"validation": config.validation, "train": config.train}
-    if config.test_path is None:
-        return _in_order(drawn({"test": config.test, **counts}, mine, hashes, seed, source))
+    counts: dict[str, int | None] = {"validation": settings.validation, "train": settings.train}
+    if settings.test_path is None:
+        return _in_order(drawn({"test": settings.test, **counts}, mine, hashes, seed, source))
     others = [number for number in candidates if number >= border]
-    held_out = drawn({"test": config.test}, others, hashes, seed, source)
+    held_out = drawn({"test": settings.test}, others, hashes, seed, source)
     return _in_order(held_out | drawn(counts, mine, hashes, seed, source))
 
 
@@ -168,26 +263,22 @@ def _in_order(ids: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     return {name: ids[name] for name in ("train", "validation", "test")}
 
 
-def _look_through(
-    config: PDEBenchConfig, sources: FileSet, ids: NDArray[np.int64], moments: dict[int, Moments]
-) -> list[int]:
-    """Add the moments of trajectories, as the model sees them; returns those that hold NaN or infinity."""
-    bad = []
-    for block, values in sources.blocks(ids, slice(None, None, config.time_stride)):
-        found = Moments.of(values[..., :: config.space_stride, None])
-        for row, member in enumerate(block.tolist()):
-            moments[member] = found[row : row + 1]
-            if not np.isfinite(found.squares[row]).all():
-                bad.append(member)
-    return bad
-
-
-def _bad_samples(config: PDEBenchConfig, sources: FileSet, bad: list[int]) -> str:
-    values = sources.rows(np.asarray(bad[:1]), slice(None))
-    frame, point = np.argwhere(~np.isfinite(values[0]))[0]
-    count = int((~np.isfinite(sources.rows(np.asarray(bad[:1024]), slice(None)))).sum())
+def _bad_samples(files: FileSet, bad: NDArray[np.int64]) -> str:
+    header = files.header
+    count, first = 0, None
+    for number in bad.tolist():
+        held = ((files.rows(np.array([number]), slice(None))[0], "time", header.targets),)
+        given = ((files.statics(np.array([number])), "sample", header.statics),) if header.statics else ()
+        for values, axis, fields in (*held, *given):
+            places = np.argwhere(~np.isfinite(values))
+            count += len(places)
+            if first is None and len(places):
+                names = [each.name for each in fields for _ in range(each.channels)]
+                point = ", ".join(f"{letter} {place}" for letter, place in zip(AXES, places[0][1:-1], strict=False))
+                time = f"{axis} {places[0][0]}, " if axis == "time" else ""
+                first = f"[{time}{point}]" + (f" of '{names[places[0][-1]]}'" if len(names) > 1 else "")
     listed = ", ".join(str(member) for member in bad[:SHOWN]) + (", …" if len(bad) > SHOWN else "")
     return (
-        f"{sources.place(bad[0])}: NaN or infinity at [time {frame}, x {point}]; {len(bad)} trajectories hold {count} "
+        f"{files.place(int(bad[0]))}: NaN or infinity at {first}; {len(bad)} trajectories hold {count} "
         f"such values (ids {listed}); to leave these trajectories out, set dataset.drop_bad_samples = true"
     )
