@@ -2,9 +2,207 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
+
+if TYPE_CHECKING:
+    from ..data.inspection import Inspection, Values
+    from ..data.layouts import Layout
+    from ..data.tree import ArrayInfo
+
+GIB = 2**30
+SHOWN_ATTRIBUTE = 100  # characters
+SHOWN_ATTRIBUTES = 12  # of a group or array
+
+FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+SECONDS = click.option(
+    "--seconds", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Time for a look at the file."
+)
+MEMORY = click.option(
+    "--memory", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="Memory for it, in GiB."
+)
 
 
 @click.group()
 def data() -> None:
     """Look at data files, check them, convert them, make them."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# inspect
+# ---------------------------------------------------------------------------------------------------------------------
+@data.command()
+@FILE
+@JSON
+@SECONDS
+@MEMORY
+def inspect(file: Path, as_json: bool, seconds: float, memory: float) -> int:
+    """Show what is in a FILE (HDF5, Zarr store, .npz, .npy), and the recipe table that would use it.
+
+    The file is read in a process of its own, with limits on time and memory: nothing it holds can hang or crash this
+    one, and values that it keeps in other files are not followed. Of large arrays a part is looked at. Exit code 3
+    where something is wrong.
+    """
+    from ..data.inspection import inspect_file, tree_to_json
+    from ..data.layouts import guess_layouts
+
+    limit = int(memory * GIB)
+    found = inspect_file(file, seconds, limit)
+    layouts = guess_layouts(file, seconds, limit)
+    if as_json:
+        record = {
+            "file": str(file),
+            "bytes": found.size,
+            **tree_to_json(found.tree),
+            "values": {name: _plain_values(values) for name, values in found.values.items()},
+            "problems": list(found.problems),
+            "notes": list(found.notes),
+            "layouts": [_plain_layout(layout) for layout in layouts],
+        }
+        click.echo(json.dumps(_finite(record), indent=1))
+    else:
+        click.echo("\n".join([*_inspection(file, found), *_layouts(layouts)]))
+    return 3 if found.problems else 0
+
+
+def _plain_values(values: Values) -> dict[str, Any]:
+    import attrs
+
+    return {**attrs.asdict(values), "sampled": values.sampled}
+
+
+def _plain_layout(layout: Layout) -> dict[str, Any]:
+    return {
+        "use": layout.use,
+        "table": dict(layout.table),
+        "fields": dict(layout.fields),
+        "problems": list(layout.problems),
+        "toml": layout.toml,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: numbers that are not finite as text."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return str(value) if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
+
+
+def _inspection(file: Path, found: Inspection) -> Iterator[str]:
+    kinds = {"hdf5": "HDF5 file", "zarr": "Zarr store", "npz": "NumPy archive", "npy": "NumPy file"}
+    yield f"{file}: {kinds[found.tree.format]}, {size_words(found.size)}, {len(found.tree.arrays)} arrays"
+    for name, attributes in found.tree.attributes.items():
+        if attributes:
+            yield f"\n{name or '/'}"
+            yield from _attributes(attributes)
+    for names in _alike(found.tree.arrays):
+        yield ""
+        yield from _array(names, found)
+    for note in found.notes:
+        yield f"\nnote: {note}"
+    for problem in found.problems:
+        yield f"\nproblem: {problem}"
+
+
+def _alike(arrays: Mapping[str, ArrayInfo]) -> list[list[str]]:
+    """Names in groups whose members differ in a number alone (`0000/data`, `0001/data`), and have one header."""
+    groups: dict[Any, list[str]] = {}
+    for name, info in arrays.items():
+        pattern = re.sub(r"\d+", "#", name)
+        same = (pattern, info.shape, info.dtype, info.chunks, info.filters, info.elsewhere)
+        groups.setdefault(same if "#" in pattern else name, []).append(name)
+    return list(groups.values())
+
+
+def _array(names: Sequence[str], found: Inspection) -> Iterator[str]:
+    info = found.tree.arrays[names[0]]
+    several = f" … {names[-1]} ({len(names)} alike)" if len(names) > 1 else ""
+    yield f"{names[0]}{several}  {list(info.shape)}  {info.dtype}".rstrip()
+    storage = [f"{size_words_of(info)}" if info.dtype else ""]
+    storage += [f"chunks {list(info.chunks)}"] if info.chunks else []
+    storage += [f"shards {list(info.shards)}"] if info.shards else []
+    storage += [", ".join(info.filters)] if info.filters else []
+    if info.elsewhere:
+        yield f"  values lie elsewhere: {info.elsewhere}; not followed"
+    elif any(storage):
+        yield "  " + ", ".join(filter(None, storage))
+    seen = [found.values[name] for name in names if name in found.values]
+    if seen:
+        yield f"  {_range(seen)}"
+    yield from _attributes(info.attributes)
+
+
+def _range(seen: Sequence[Values]) -> str:
+    """Range and bad values of arrays that are alike."""
+    looked, total = sum(v.looked for v in seen), sum(v.total for v in seen)
+    low = min((v.low for v in seen if v.low is not None), default=None)
+    high = max((v.high for v in seen if v.high is not None), default=None)
+    words = "no finite value" if low is None or high is None else f"from {low:g} to {high:g}"
+    nan, infinite = sum(v.nan for v in seen), sum(v.infinite for v in seen)
+    bad = f", {nan:,} NaN, {infinite:,} infinite" if nan or infinite else ", all finite"
+    share = f" in a sample of {looked:,} of {total:,} values" if looked < total else f" ({total:,} values)"
+    first = next((v.first_bad for v in seen if v.first_bad is not None), None)
+    return f"{words}{bad}{share}{f', the first at {list(first)}' if first is not None else ''}"
+
+
+def _attributes(attributes: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in list(attributes.items())[:SHOWN_ATTRIBUTES]:
+        text = value if isinstance(value, str) else json.dumps(value)
+        yield f"  @{key} = {text if len(text) <= SHOWN_ATTRIBUTE else text[:SHOWN_ATTRIBUTE] + ' …'}"
+    if len(attributes) > SHOWN_ATTRIBUTES:
+        yield f"  … and {len(attributes) - SHOWN_ATTRIBUTES} attributes more"
+
+
+def _layouts(layouts: Sequence[Layout]) -> Iterator[str]:
+    if not layouts:
+        yield (
+            "\nlayout: none that an installed dataset knows; arrays of any order of axes become one by "
+            "`upskit data convert FILE --out NEW.zarr --axes b,t,x,c`"
+        )
+    for layout in layouts:
+        yield f"\nlayout: {layout.use}"
+        yield from (f"  {line}" for line in _fields(layout.fields))
+        yield from (f"  problem: {problem}" for problem in layout.problems)
+        yield "the table that reads it:\n"
+        yield from layout.toml.splitlines()
+
+
+def _fields(fields: Mapping[str, Any]) -> Iterator[str]:
+    if not fields:
+        return
+    yield f"fields      {', '.join(fields['targets'])}"
+    if fields["statics"]:
+        yield f"inputs      {', '.join(fields['statics'])}"
+    shape = " x ".join(map(str, fields["grid"])) if fields["grid"] else "points that differ by sample"
+    box = " x ".join(f"[{low:g}, {high:g}]" for low, high in fields["domain"])
+    yield f"layout      {fields['layout']} {shape} on {box}"
+    yield "time        none, steady" if fields["steady"] else f"time step   {fields['time_step']:g}"
+    yield f"conditions  {', '.join(fields['conditions'])}"
+
+
+def size_words(size: float) -> str:
+    """`3.2 MiB`."""
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1024
+    raise AssertionError
+
+
+def size_words_of(info: ArrayInfo) -> str:
+    """The bytes of an array's values, unpacked."""
+    digits = re.search(r"\d+$", info.dtype)
+    if digits is None or info.dtype[:1] not in "<>|=":
+        return ""
+    size = int(digits[0])
+    for length in info.shape:
+        size *= length
+    return size_words(size)
