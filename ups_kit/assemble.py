@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .errors import DataError, Problem, RecipeError
-from .interfaces import Checks, FieldSpec, LatentSpec, OrderChecks
+from .fit.settings import FitSettings
+from .interfaces import Checks, DescribesTasks, FieldSpec, LatentSpec, OrderChecks, TakesLatents
 from .plugins import Catalog, discover
 from .recipe import Recipe
 
@@ -83,15 +84,32 @@ def check(recipe: Recipe) -> list[Problem]:
     Reads headers of data files only. A DataError becomes the one problem that is reported for the dataset, at the key
     that it names.
     """
-    problems = list(_order_problems(recipe))
+    problems = [*_order_problems(recipe), *_cache_problems(recipe)]
     try:
         fields = recipe.dataset.describe()
+        tasks = recipe.dataset.describe_tasks() if isinstance(recipe.dataset, DescribesTasks) else {"": fields}
     except DataError as error:
         return [*problems, Problem(f"dataset.{error.key}" if error.key else "dataset", str(error), in_data=True)]
-    parts = {name: getattr(recipe, name) for name in ("dataset", "encoder", "operator", "decoder")}
+    if recipe.latent_cache is not None and fields.steady:
+        problems.append(Problem("latent_cache", "steady data have no series of latents; remove [latent_cache]"))
+    problems += _own_problems("dataset", recipe.dataset, fields, recipe.latent)
+    parts = {name: getattr(recipe, name) for name in ("encoder", "operator", "decoder")}
     for path, config in {**parts, **{f"stages.{stage.name}": stage for stage in recipe.stages}}.items():
-        problems += _own_problems(path, config, fields, recipe.latent)
+        problems += _problems_by_task(path, config, tasks, recipe.latent)
     return problems
+
+
+def _problems_by_task(
+    path: str, config: object, tasks: Mapping[str, FieldSpec], latent: LatentSpec
+) -> Iterator[Problem]:
+    """A part's problems with the data of each task; those that it has with only some of them say with which."""
+    found: dict[Problem, list[str]] = {}
+    for task, fields in tasks.items():
+        for problem in _own_problems(path, config, fields, latent):
+            found.setdefault(problem, []).append(task)
+    for problem, concerned in found.items():
+        some = "" if len(concerned) == len(tasks) else f" (dataset.tasks.{', '.join(concerned)})"
+        yield evolve(problem, message=problem.message + some)
 
 
 def _own_problems(path: str, config: object, fields: FieldSpec, latent: LatentSpec) -> Iterator[Problem]:
@@ -112,3 +130,31 @@ def _order_problems(recipe: Recipe) -> Iterator[Problem]:
         if isinstance(stage, OrderChecks):
             for key, message in stage.check_order(recipe.stages[:number]):
                 yield Problem(f"stages.{stage.name}.{key}" if key else f"stages.{stage.name}", message)
+
+
+def _cache_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Cached latents serve stages that keep the encoder, and see every sample where it lies in the data."""
+    if recipe.latent_cache is None:
+        return
+    if isinstance(recipe.dataset, DescribesTasks):
+        yield Problem("latent_cache", "latents of a mixture of tasks are not cached; remove [latent_cache]")
+        return
+    training = [stage for stage in recipe.stages if isinstance(stage, FitSettings) and not stage.budget.is_zero]
+    takers = [stage for stage in training if isinstance(stage, TakesLatents)]
+    if not any(stage.keeps_encoder for stage in takers if isinstance(stage, TakesLatents)):
+        for stage in takers:
+            yield Problem(
+                f"stages.{stage.name}.freeze",  # type: ignore[attr-defined]
+                "this stage trains the encoder, whose latents then change with every step, and there is a "
+                '[latent_cache]; set freeze = ["encoder"] after a stage that trains it (use = "codec"), or remove '
+                "[latent_cache]",
+            )
+        if not takers:
+            yield Problem("latent_cache", "no stage trains an operator on latents; remove [latent_cache]")
+    for stage in takers:
+        if isinstance(stage, TakesLatents) and stage.keeps_encoder and stage.periodic_shifts:
+            yield Problem(
+                f"stages.{stage.name}.periodic_shifts",
+                "cached latents cannot be shifted along with their fields, and there is a [latent_cache]; set "
+                "periodic_shifts = false, or remove [latent_cache]",
+            )

@@ -79,6 +79,7 @@ class FieldSpec:
     `conditions` names the columns of a condition (B, P); the first is always "dt", the time between two model steps.
     `grid` is the number of points along each axis of a regular grid of cell centres or periodic nodes, else None;
     `offset` is where the first point lies in its cell, as a share of the spacing (0.5: cell centres, 0: nodes).
+    `sampled` is at how many random points a batch of train windows holds the states, None: at all of them.
     """
 
     targets: tuple[Field, ...]
@@ -91,6 +92,7 @@ class FieldSpec:
     history: int = 1
     conditions: tuple[str, ...] = ("dt",)
     offset: float = 0.5
+    sampled: int | None = None
 
     @property
     def space_dims(self) -> int:
@@ -220,12 +222,21 @@ class Decoder(Protocol):
     def __call__(self, latent: Latent, queries: Queries) -> Tensor: ...
 
 
+class Example(NamedTuple):
+    """Latents, and the fields that a decoder shall give for them."""
+
+    latent: Latent
+    queries: Queries
+    values: Tensor  # (B, Q, C) at the queries, normalised
+    channels: tuple[int, ...] | None = None  # the model's channel of each of them; None: all, in their order
+
+
 @runtime_checkable
 class Calibrates(Protocol):
     """A decoder that can be fitted to fresh latents in closed form, before it is trained."""
 
-    def calibrate(self, latent: Latent, queries: Queries, values: Tensor) -> None:
-        """Bring the decoder close to `values` (B, Q, C), normalised, at the queries."""
+    def calibrate(self, examples: Sequence[Example]) -> None:
+        """Bring the decoder close to all examples; a channel that is in none of them is left as it is."""
         ...
 
 
@@ -313,6 +324,14 @@ class Loss(Protocol):
     def __call__(self, forward: ForwardPass) -> Tensor: ...
 
 
+@runtime_checkable
+class ComparesLatents(Protocol):
+    """A loss that can say that it never looks at fields, so that with cached latents none are read for it."""
+
+    @property
+    def latents_only(self) -> bool: ...
+
+
 class Dataset(Protocol):
     """Trajectories, split and normalised. Reading is by batch, and any number of readers may read at once."""
 
@@ -333,8 +352,11 @@ class Dataset(Protocol):
         """The windows with these numbers, normalised, in CPU memory."""
         ...
 
-    def trajectories(self, split: str) -> Trajectories:
-        """All trajectories of a split in physical units, at the model's time stride."""
+    def trajectories(self, split: str, limit: int | None = None) -> Trajectories:
+        """All trajectories of a split in physical units, at the model's time stride.
+
+        With `limit` only so many of them, spread evenly over the split (`data.splits.evenly`).
+        """
         ...
 
 
@@ -350,6 +372,25 @@ class Multitask(Protocol):
 
     def seen_by(self, task: str, model: LatentModel) -> LatentModel:
         """The model as one of this task alone: it takes the task's channels and conditions, and gives its channels."""
+        ...
+
+
+@runtime_checkable
+class ListsParameters(Protocol):
+    """A dataset that knows the conditions of its trajectories without reading those."""
+
+    def parameters(self, split: str) -> np.ndarray:
+        """(S, P), physical, float64, columns as FieldSpec.conditions, in the order of the split's ids."""
+        ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A dataset that can say which files it reads: what is kept of its content is made anew when they change."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the files' sizes and dates, or of their content."""
         ...
 
 
@@ -475,6 +516,14 @@ class OrderChecks(Protocol):
     def check_order(self, earlier: Sequence[StageConfig]) -> Iterable[tuple[str, str]]: ...
 
 
+@runtime_checkable
+class TakesLatents(Protocol):
+    """A training stage's config that can do with cached latents, where it keeps the encoder as it is."""
+
+    @property
+    def keeps_encoder(self) -> bool: ...
+
+
 def heads_problems(heads: int, width: int) -> Iterable[tuple[str, str]]:
     """What is wrong with a number of attention heads for tokens of this width, as `check` yields it."""
     if width % heads or (width // heads) % 2:
@@ -489,6 +538,15 @@ class DatasetConfig(Protocol):
         ...
 
     def build(self, seed: int) -> Dataset: ...
+
+
+@runtime_checkable
+class DescribesTasks(Protocol):
+    """The config of a dataset of several tasks: what is checked against the data is checked against each of them."""
+
+    def describe_tasks(self) -> Mapping[str, FieldSpec]:
+        """Each task as the model sees it: the fields of the whole, on the task's own grid. Raises DataError."""
+        ...
 
 
 @runtime_checkable

@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .interfaces import Decoder, Encoder, FieldSpec, Latent, Operator, PointSet, Queries
+from .channels import pick
+from .interfaces import Batch, Decoder, Encoder, Example, FieldSpec, Latent, Operator, PointSet, Queries
 
 
 class LatentModel(nn.Module):
@@ -51,6 +52,12 @@ class LatentModel(nn.Module):
         """The fields (B, Q, C) at the queries."""
         values: Tensor = self.decoder(latent, queries)
         return values
+
+    def example(self, batch: Batch) -> Example:
+        """What the decoder shall give for a batch: its newest given frames; of steady data the answers."""
+        values = batch.states[:, 1 if self.fields.steady else 0]
+        queries = Queries(batch.positions, batch.grid)
+        return Example(self.encode(batch.inputs), queries, pick(values, batch.channels), batch.channels)
 
     def reencoded_rollout(self, inputs: PointSet, condition: Tensor, steps: int) -> list[Tensor]:
         """The fields (B, N, C) after 1, 2, … `steps` steps, decoded and encoded again at every step."""

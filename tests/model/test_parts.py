@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ups_kit import Field, FieldSpec, Latent, LatentSpec, PointSet, Queries
-from ups_kit.interfaces import DecoderConfig
+from ups_kit.interfaces import DecoderConfig, Example
 from ups_kit.layers import Attention, Rotary
 from ups_kit.model import LatentModel
 from ups_plugins.decoders.config import LocalConfig, PartitionConfig, PerceiverConfig
@@ -236,7 +236,7 @@ def test_a_calibrated_decoder_undoes_a_fresh_encoder(grid: tuple[int, ...], patc
     values = torch.sin(2 * math.pi * ((where * waves).sum(-1) + torch.rand(216, 1))).unsqueeze(-1)
     latent = encoder(PointSet(where, values, grid=grid))
     before = decoder(latent, Queries(where, grid)) - values
-    decoder.calibrate(latent._replace(tokens=latent.tokens[:200]), Queries(where, grid), values[:200])  # type: ignore[attr-defined]
+    decoder.calibrate([Example(latent._replace(tokens=latent.tokens[:200]), Queries(where, grid), values[:200])])  # type: ignore[attr-defined]
     after = (decoder(latent, Queries(where, grid)) - values)[200:]
     assert before.square().mean() > 0.1
     assert after.square().mean().sqrt() < 5e-3
@@ -255,6 +255,6 @@ def test_a_decoder_of_many_coefficients_is_calibrated_token_by_token(periodic: b
     patches = values[..., 0].view(64, 4, 8, 4, 8).permute(0, 1, 3, 2, 4).reshape(64, 16, 64)
     tokens = torch.cat([patches, torch.zeros_like(patches)], -1)
     positions = torch.stack([x, y], -1).reshape(1, 1024, 2).expand(64, -1, -1)
-    decoder.calibrate(Latent(tokens, None, (4, 4)), Queries(positions, (32, 32)), values)  # type: ignore[attr-defined]
+    decoder.calibrate([Example(Latent(tokens, None, (4, 4)), Queries(positions, (32, 32)), values)])  # type: ignore[attr-defined]
     decoded = decoder(Latent(tokens, None, (4, 4)), Queries(positions, (32, 32))).detach()
     assert float((decoded - values).square().mean() / values.var()) < 1e-3

@@ -33,7 +33,7 @@ def window_numbers(total: int, batch: int, seed: int, step: int) -> NDArray[np.i
     return np.concatenate(parts)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)  # two epochs each of several tasks
 def _permutation(total: int, seed: int, epoch: int) -> NDArray[np.int64]:
     order = np.random.default_rng([seed, epoch]).permutation(total)
     order.flags.writeable = False

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.prefetch import prefetched
 from ..data.stream import shift_periodic, window_numbers
 from ..errors import DataError
-from ..interfaces import Batch, Dataset, Latent, PointSet
+from ..interfaces import Batch, Dataset, DrawsWindows, Latent, PointSet
 from .forward import derived_seed
 
 
@@ -65,7 +65,10 @@ class TrainingWindows:
 
     def numbers(self, step: int) -> np.ndarray:
         """The windows that batch `step` is made of."""
-        return window_numbers(self.windows, self.batch, derived_seed(self.seed, self.stage), step)
+        seed = derived_seed(self.seed, self.stage)
+        if isinstance(self.dataset, DrawsWindows):
+            return self.dataset.draw("train", self.steps, self.batch, seed, step)
+        return window_numbers(self.windows, self.batch, seed, step)
 
     def read(self, step: int) -> Batch:
         """Batch `step` in CPU memory."""

@@ -16,6 +16,7 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor
 
+from ..channels import pick, spread
 from ..errors import PluginError
 from ..interfaces import Batch, Decoded, Latent, Loss, Needs, PointSet, Progress, Queries, Sampler
 from ..weighting import Weighted
@@ -111,6 +112,7 @@ class SharedPass:
     autocast: tuple[bool, torch.dtype]
     latents: list[Latent]
     frames: list[PointSet]  # the model's inputs at t, t+1, … made of true frames, as far as they are needed
+    seen: Batch  # what losses see: states of the channels alone that these data have
     encoded: dict[int, Latent] = field(factory=dict)
     points: dict[str, int] = field(factory=dict)  # by loss: which set of points it is decoded at
     indices: list[Tensor | None] = field(factory=list)  # by set of points: (B, Q), or None for all points
@@ -136,7 +138,8 @@ def _share(model: LatentModel, batch: Batch, asked: Sequence[Asking], progress: 
     start = batch.latents[0] if batch.latents is not None else model.encode(batch.inputs)
     steps = max(max((asking.needs.steps, *asking.needs.decodes)) for asking in asked)
     latents = [start, *(model.rollout(start, batch.condition, steps) if steps else ())]
-    shared = SharedPass(model, batch, progress, autocast, latents, [batch.inputs])
+    seen = batch if batch.channels is None else batch._replace(states=pick(batch.states, batch.channels))
+    shared = SharedPass(model, batch, progress, autocast, latents, [batch.inputs], seen)
     _encode_frames(shared, sorted({step for asking in asked for step in asking.needs.encodes}))
     _choose_points(shared, asked, seed)
     _decode(shared, asked)
@@ -225,7 +228,7 @@ def _decode_set(shared: SharedPass, points: int, steps: dict[int, int]) -> None:
     else:
         positions = torch.cat([queries.positions for queries in asked])
         values = shared.model.decode(_join_latents(latents), Queries(positions, asked[0].grid))
-    values = _at_least_float32(values)
+    values = pick(_at_least_float32(values), shared.batch.channels)
     for step, part in zip(steps, torch.split(values, list(steps.values()))):
         shared.decoded[points, step] = part
 
@@ -242,7 +245,8 @@ class LossView:
 
     @property
     def batch(self) -> Batch:
-        return self._shared.batch
+        """The batch; its states hold the channels alone that these data have."""
+        return self._shared.seen
 
     @property
     def progress(self) -> Progress:
@@ -275,6 +279,9 @@ class LossView:
 
     def reencode(self, values: Tensor, step: int) -> Latent:
         """E of decoded values (B, N, C) at all points, put in the place of the newest frame u_{t+step}."""
+        channels = self._shared.batch.channels
+        if channels is not None:
+            values = spread(values, channels, self._shared.batch.states.shape[-1])
         inputs = _slice_points(self._shared.advance_to(step), 0, len(values))
         enabled, dtype = self._shared.autocast
         with torch.autocast(values.device.type, dtype=dtype, enabled=enabled):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ups_kit import FieldSpec, Latent, LatentSpec, Queries
 from ups_kit.errors import DataError
+from ups_kit.interfaces import Example
 from ups_kit.layers import continued, modulated, shift, zero
 
 MOST_UNKNOWNS = 4096  # of a calibration: the solve takes seconds then
@@ -50,20 +51,53 @@ class PartitionDecoder(nn.Module):
         return self._at_points(coefficients, latent.grid, queries.positions)
 
     @torch.no_grad()
-    def calibrate(self, latent: Latent, queries: Queries, values: Tensor) -> None:
-        """Set the linear map to the least-squares fit of `values` (B, Q, C) at the queries; the network's part is zero.
+    def calibrate(self, examples: Sequence[Example]) -> None:
+        """Set the linear map to the least-squares fit of the examples' values at their queries; the rest is 0.
 
         A field is linear in the linear map's weights, so the best ones follow from one solve in float64, with a small
-        ridge. Where they are too many for that, the map is fitted to the best expansion around each token alone.
+        ridge. Where they are too many for that, the map is fitted to the best expansion around each token alone. Each
+        channel is fitted to the examples that have it, so that what one lacks is not taken for zeros.
         """
+        unknowns = (self.linear.in_features + 1) * self.modes**self.fields.space_dims
+        equations = self._whole_equations if unknowns <= MOST_UNKNOWNS else self._local_equations
+        solvable = [(self._channels(example), equations(example)) for example in examples if self._can_fit(example)]
+        groups: dict[tuple[int, ...], list[int]] = {}  # channels by the examples that have them
+        for channel in range(self.fields.target_channels):
+            having = tuple(number for number, (channels, _) in enumerate(solvable) if channel in channels)
+            if having:
+                groups.setdefault(having, []).append(channel)
+        for having, channels in groups.items():
+            gram, right = _sum(_of_channels(*solvable[number], channels) for number in having)
+            self._solve(gram, right, channels)
+
+    def _channels(self, example: Example) -> Sequence[int]:
+        return range(self.fields.target_channels) if example.channels is None else example.channels
+
+    def _can_fit(self, example: Example) -> bool:
+        """Whether the tokens form a lattice; and, to be fitted one by one, whether it cuts the queries' grid evenly."""
+        unknowns = (self.linear.in_features + 1) * self.modes**self.fields.space_dims
+        if example.latent.grid is None:
+            return False
+        grid = example.queries.grid
+        return unknowns <= MOST_UNKNOWNS or (grid is not None and self._fits(grid, example.latent.grid))
+
+    def _solve(self, gram: Tensor, right: Tensor, channels: Sequence[int]) -> None:
+        """Set the weights of some channels to the ridge solution of their normal equations."""
+        gram.diagonal().add_(RIDGE * gram.diagonal().mean())
+        solution = torch.linalg.solve(gram, right.flatten(1))
+        features, per_channel = self.linear.in_features + 1, self.modes**self.fields.space_dims
+        weights = solution.view(features, -1, *right.shape[1:]).permute(2, 1, 3, 0).flatten(1, 2)
+        rows = torch.tensor(channels, device=weights.device)
+        weights = weights.to(self.linear.weight.dtype)
+        self.linear.weight.view(-1, per_channel, features - 1)[rows] = weights[..., :-1]
+        self.linear.bias.view(-1, per_channel)[rows] = weights[..., -1]
+
+    def _whole_equations(self, example: Example) -> tuple[Tensor, Tensor]:
+        """Normal equations of the fields at all queries: (unknowns, unknowns) and (unknowns, C, 1)."""
+        latent, queries, values, _ = example
+        assert latent.grid is not None
         features = self.linear.in_features + 1
         unknowns = features * self.modes**self.fields.space_dims
-        if latent.grid is None:
-            return
-        if unknowns > MOST_UNKNOWNS:
-            if queries.grid is not None and self._fits(queries.grid, latent.grid):
-                self._calibrate_locally(latent.tokens, latent.grid, torch.unflatten(values, 1, queries.grid))
-            return
         samples = max(1, min(len(values), ROWS_PER_UNKNOWN * unknowns // values.shape[1]))
         tokens = F.pad(latent.tokens[:samples].double(), (0, 1), value=1.0)
         gram, right = tokens.new_zeros(unknowns, unknowns), tokens.new_zeros(unknowns, values.shape[2])
@@ -73,29 +107,26 @@ class PartitionDecoder(nn.Module):
                 rows += (tokens[sample, index[0]].unsqueeze(-1) * basis[0].unsqueeze(-2)).flatten(1)
             gram += rows.T @ rows
             right += rows.T @ values[sample].double()
-        gram.diagonal().add_(RIDGE * gram.diagonal().mean())
-        weights = torch.linalg.solve(gram, right).view(features, -1, values.shape[2]).permute(2, 1, 0).flatten(0, 1)
-        self.linear.weight.copy_(weights[:, :-1])
-        self.linear.bias.copy_(weights[:, -1])
+        return gram, right.unsqueeze(-1)
 
-    def _calibrate_locally(self, tokens: Tensor, lattice: Sequence[int], values: Tensor) -> None:
-        """Fit the linear map to the expansions that fit `values` (B, *grid, C) best around each anchor.
+    def _local_equations(self, example: Example) -> tuple[Tensor, Tensor]:
+        """Normal equations of the best expansion around each anchor: (features, features), (features, C, modes^D).
 
         A token's expansion minimises the squared error under its own hat function, which splits into one small
         projection along each axis; neighbours that all fit the field also fit it blended.
         """
-        wanted = values.double()
-        for axis, cells in enumerate(lattice, start=1):
-            points = values.shape[axis] // cells
+        latent, queries, values, _ = example
+        assert latent.grid is not None
+        assert queries.grid is not None
+        wanted = torch.unflatten(values, 1, queries.grid).double()
+        for axis, cells in enumerate(latent.grid, start=1):
+            points = wanted.shape[axis] // cells
             wanted = self._projected(wanted, axis, points, self.fields.periodic[axis - 1])
-        dims = len(lattice)
+        dims = len(latent.grid)
         wanted = wanted.flatten(2 + dims).flatten(1, dims)  # (B, T, C, modes^D)
-        inputs = F.pad(tokens.double(), (0, 1), value=1.0).flatten(0, 1)
-        gram = inputs.T @ inputs
-        gram.diagonal().add_(RIDGE * gram.diagonal().mean())
-        weights = torch.linalg.solve(gram, inputs.T @ wanted.flatten(0, 1).flatten(1)).T
-        self.linear.weight.copy_(weights[:, :-1])
-        self.linear.bias.copy_(weights[:, -1])
+        inputs = F.pad(latent.tokens.double(), (0, 1), value=1.0).flatten(0, 1)
+        right = inputs.T @ wanted.flatten(0, 1).flatten(1)
+        return inputs.T @ inputs, right.view(-1, *wanted.shape[2:])
 
     def _projected(self, values: Tensor, axis: int, points: int, wraps: bool) -> Tensor:
         """Along a grid axis, the cosines of each cell that fit best under its hat: cells there, cosines at the end."""
@@ -115,7 +146,8 @@ class PartitionDecoder(nn.Module):
         cosines = self._cosines(local)
         gram = cosines.T @ (window[:, None] * cosines)
         gram.diagonal().add_(RIDGE * gram.diagonal().mean())
-        return torch.linalg.solve(gram, cosines.T * window).T
+        projection: Tensor = torch.linalg.solve(gram, cosines.T * window).T
+        return projection
 
     def _coefficients(self, tokens: Tensor) -> Tensor:
         """The coefficients that each token emits, (batch, tokens, channels, modes^D)."""
@@ -203,6 +235,25 @@ class PartitionDecoder(nn.Module):
         """φ_j at local coordinates: (…, modes)."""
         order = torch.arange(self.modes, device=local.device, dtype=local.dtype)
         return torch.cos(0.5 * math.pi * order * (local.unsqueeze(-1) + 1))
+
+
+def _of_channels(
+    held: Sequence[int], equations: tuple[Tensor, Tensor], channels: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Normal equations of an example that holds some channels, for these of them alone."""
+    gram, right = equations
+    places = [list(held).index(channel) for channel in channels]
+    return gram, right if places == list(range(right.shape[1])) else right[:, places]
+
+
+def _sum(equations: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Normal equations of several examples as one, in tensors of their own."""
+    grams, rights = zip(*equations)
+    gram, right = grams[0].clone(), rights[0].clone()
+    for more, beside in zip(grams[1:], rights[1:]):
+        gram += more
+        right += beside
+    return gram, right
 
 
 def _edge_share(own: Tensor, cell_axis: int, point_axis: int) -> tuple[Tensor, Tensor]:

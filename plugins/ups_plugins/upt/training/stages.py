@@ -16,12 +16,13 @@ from ups_kit.fit.fitting import Task, frozen_parts
 from ups_kit.fit.forward import LossBundle, LossTerm, compute_losses
 from ups_kit.fit.loop import fit
 from ups_kit.folder import StageFolder
-from ups_kit.interfaces import Batch, Calibrates, Dataset, FieldSpec, LossConfig, Progress, Queries
+from ups_kit.interfaces import Batch, Calibrates, Dataset, FieldSpec, LossConfig, Progress
+from ups_kit.tasks import model_for, tasks_of
 from ups_kit.trackers import Trackers
 
 from ..order import trained_by
 from .config import PARTS, CodecStageConfig, OperatorStageConfig
-from .validation import Validation, codec_validation, rollout_validation
+from .validation import TaskValidations, codec_validation, rollout_validation
 
 if TYPE_CHECKING:
     from ups_kit.assemble import Experiment
@@ -91,16 +92,17 @@ def check_reach(terms: Sequence[LossTerm], trained: Sequence[str], stage: str) -
 
 
 def check_horizons(terms: Sequence[LossTerm], dataset: Dataset, stage: str) -> None:
-    """The train trajectories must be as long as every loss looks ahead; raises DataError."""
+    """The train trajectories, of every task, must be as long as every loss looks ahead; raises DataError."""
     given = dataset.fields.history
-    for term in terms:
+    for term, (task, held) in itertools.product(terms, tasks_of(dataset).items()):
         steps = term.loss.horizon
-        if not steps or dataset.windows("train", steps):
+        if not steps or held.windows("train", steps):
             continue
-        longest = max((k for k in range(steps) if dataset.windows("train", k)), default=0)
+        longest = max((k for k in range(steps) if held.windows("train", k)), default=0)
         raise DataError(
             f"stages.{stage}.losses.{term.name} looks {steps} steps ahead, which takes {given + steps} frames "
-            f"({given} given); the longest train trajectory has {given + longest}: expected at most {longest} steps"
+            f"({given} given); the longest train trajectory{f' of dataset.tasks.{task}' if task else ''} has "
+            f"{given + longest}: expected at most {longest} steps"
         )
 
 
@@ -115,9 +117,12 @@ def calibrate(experiment: Experiment, windows: TrainingWindows) -> None:
     earlier = itertools.takewhile(lambda config: config.name != windows.stage, experiment.recipe.stages)
     if not isinstance(model.decoder, Calibrates) or "decoder" in trained_by(earlier):
         return
-    batch = to_device(attrs.evolve(windows, batch=CALIBRATION_SAMPLES).read(0), experiment.device)
-    latent = model.encode(batch.inputs)
-    model.decoder.calibrate(latent, Queries(batch.positions, batch.grid), batch.states[:, 0])
+    examples = []
+    for task, dataset in tasks_of(experiment.dataset).items():
+        own = attrs.evolve(windows, dataset=dataset, batch=CALIBRATION_SAMPLES)
+        batch = to_device(own.read(0), experiment.device)
+        examples.append(model_for(task, experiment.dataset, model).example(batch))
+    model.decoder.calibrate(examples)
 
 
 def _train(
@@ -126,7 +131,7 @@ def _train(
     trackers: Trackers,
     config: OperatorStageConfig | CodecStageConfig,
     terms: Sequence[LossTerm],
-    validation: Validation,
+    validation: TaskValidations,
 ) -> dict[str, Any]:
     model, run = experiment.model, experiment.recipe.run
     check_horizons(terms, experiment.dataset, config.name)

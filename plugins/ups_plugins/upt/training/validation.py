@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from statistics import fmean
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from ups_kit.errors import DataError
 from ups_kit.fit.batches import to_device
-from ups_kit.interfaces import Batch, Dataset, Queries
+from ups_kit.interfaces import Batch, Dataset, Multitask, Queries
 from ups_kit.metrics import nrmse
+from ups_kit.tasks import model_for, tasks_of
 
 if TYPE_CHECKING:
     from ups_kit.model import LatentModel
@@ -22,12 +24,14 @@ Scores = Callable[["LatentModel", Batch], Mapping[str, Tensor]]
 
 
 class Validation:
-    """Scores a model on windows spread evenly over the validation split, always the same ones.
+    """Scores a model on windows of one task, spread evenly over the validation split, always the same ones.
 
     `scores(model, batch)` gives numbers of each sample by name; what is reported is their means, `score` among them.
     """
 
-    def __init__(self, dataset: Dataset, device: torch.device, steps: int, samples: int, batch: int, scores: Scores):
+    def __init__(
+        self, dataset: Dataset, device: torch.device, steps: int, samples: int, batch: int, scores: Scores
+    ) -> None:
         self._scores = scores
         self._device = device
         self._batches = [
@@ -42,13 +46,38 @@ class Validation:
         return {name: float(torch.cat(values).double().mean()) for name, values in found.items()}
 
 
+class TaskValidations:
+    """Scores a model on each task of a dataset: the means over tasks, and every task's own numbers as `task/name`."""
+
+    def __init__(self, dataset: Dataset, build: Callable[[Dataset], Validation]) -> None:
+        self._dataset = dataset
+        self._validations = {task: build(own) for task, own in tasks_of(dataset).items()}
+
+    def __call__(self, model: nn.Module) -> Mapping[str, float]:
+        found = {
+            task: validation(model_for(task, self._dataset, cast("LatentModel", model)))
+            for task, validation in self._validations.items()
+        }
+        if not isinstance(self._dataset, Multitask):
+            return found[""]
+        means = {name: fmean(values[name] for values in found.values()) for name in next(iter(found.values()))}
+        return means | {f"{task}/{name}": value for task, values in found.items() for name, value in values.items()}
+
+
 def rollout_validation(
     dataset: Dataset, device: torch.device, steps: int, samples: int, batch: int, reencoded: bool = False
-) -> Validation:
+) -> TaskValidations:
     """Per-frame nRMSE of rollouts (`score`), in latent space or re-encoded, and of one step (`one_step_nrmse`).
 
-    Rollouts are as long as asked for, or as the validation trajectories allow.
+    Rollouts are as long as asked for, or as the validation trajectories allow. Of several tasks, `score` is the mean
+    of theirs, so that a task with large errors or many trajectories counts no more than another.
     """
+    return TaskValidations(dataset, lambda own: _rollout_validation(own, device, steps, samples, batch, reencoded))
+
+
+def _rollout_validation(
+    dataset: Dataset, device: torch.device, steps: int, samples: int, batch: int, reencoded: bool
+) -> Validation:
     available = [k for k in range(1, steps + 1) if dataset.windows(SPLIT, k) > 0]
     if not available:
         raise DataError("the validation split has no window of two frames; give it longer or more trajectories")
@@ -67,8 +96,12 @@ def rollout_validation(
     return Validation(dataset, device, max(available), samples, batch, scores)
 
 
-def codec_validation(dataset: Dataset, device: torch.device, samples: int, batch: int) -> Validation:
-    """nRMSE of encoding a frame and decoding it again (`score`)."""
+def codec_validation(dataset: Dataset, device: torch.device, samples: int, batch: int) -> TaskValidations:
+    """nRMSE of encoding a frame and decoding it again (`score`); of several tasks the mean of theirs."""
+    return TaskValidations(dataset, lambda own: _codec_validation(own, device, samples, batch))
+
+
+def _codec_validation(dataset: Dataset, device: torch.device, samples: int, batch: int) -> Validation:
     if not dataset.windows(SPLIT, 1):
         raise DataError("the validation split has no window of two frames; give it longer or more trajectories")
 
