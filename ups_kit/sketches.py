@@ -57,7 +57,25 @@ def _samples(kind: str, catalog: Catalog, path: tuple[str, ...]) -> list[list[st
 def _component(kind: str, catalog: Catalog, path: tuple[str, ...], among: Sequence[str] | None = None) -> list[str]:
     """A component of a kind, the one with the fewest keys that must be written."""
     found = catalog[kind] if among is None else among
-    names = sorted(found, key=lambda name: (len(_tables(catalog[kind][name].config, catalog, path)), name))
+    names = sorted(
+        found,
+        key=lambda name: (
+            _holds(kind, catalog[kind][name].config),
+            len(_tables(catalog[kind][name].config, catalog, path)),
+            name,
+        ),
+    )
     if not names:
         return [f"# no {kind} is installed"]
     return [f'use = "{names[0]}"', *_tables(catalog[kind][names[0]].config, catalog, path)]
+
+
+def _holds(kind: str, config: type) -> bool:
+    """Whether a component must be given others of its own kind, which is no way to begin."""
+    return any(
+        kind_of(inner) == kind
+        for key in keys_of(config).values()
+        if key.required
+        for member in alternatives(key.type)
+        for inner in typing.get_args(member)
+    )
