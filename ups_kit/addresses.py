@@ -1,0 +1,16 @@
+"""Addresses of remote data where a recipe may also name a file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+SCHEMES = ("s3", "https", "http", "gs", "az")
+_REMOTE = re.compile(rf"({'|'.join(SCHEMES)}):/+(?=[^/])")
+
+
+def url_of(path: Path | str) -> str | None:
+    """`s3://bucket/x` for such an address, also where a Path has made one slash of two; None for a file's path."""
+    text = str(path)
+    found = _REMOTE.match(text)
+    return f"{found[1]}://{text[found.end() :]}" if found else None

@@ -1,0 +1,295 @@
+"""Where the bytes of a Zarr store lie: a folder of this machine, or behind an address (`s3://…`, `https://…`).
+
+A store is asked for a key, whole or in part. It may be asked by several threads at once, and travels to other
+processes as its address alone: each opens its own files and connections.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from ..addresses import url_of
+from ..errors import DataError
+
+OPEN_FILES = 32  # of one store, in one process
+LOCAL_THREADS, REMOTE_THREADS = 4, 16
+WORTH_A_THREAD = 2**18  # bytes of a chunk below which handing it over costs more than unpacking it
+
+
+class ByteStore(Protocol):
+    """Bytes by key."""
+
+    @property
+    def label(self) -> str:
+        """The folder or address, for messages."""
+        ...
+
+    def threads(self, nbytes: int) -> int:
+        """How many reads of about so many bytes, unpacked, are worth being under way at once."""
+        ...
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
+        """Bytes of a key, fewer where it ends before; a negative `start` counts from its end. None: no such key."""
+        ...
+
+    def children(self, folder: str) -> tuple[str, ...] | None:
+        """Names of folders in a folder; None where the store cannot tell."""
+        ...
+
+    def files(self, folder: str) -> Mapping[str, int] | None:
+        """Sizes of all files under a folder by their names in it; None where the store cannot tell."""
+        ...
+
+
+def byte_store(path: Path | str) -> ByteStore:
+    """The store at a path or an address. Raises DataError where there is none."""
+    url = url_of(path)
+    return RemoteBytes(url) if url is not None else LocalBytes(_folder(Path(path)))
+
+
+def _folder(path: Path) -> Path:
+    if path.is_dir():
+        return path.absolute()
+    if path.is_symlink() and not path.exists():
+        raise DataError(
+            f"{path}: a link to {path.readlink()}, which does not exist; expected the folder of a Zarr store"
+        )
+    if not path.exists():
+        raise DataError(f"{path}: no such folder; expected a Zarr store")
+    raise DataError(f"{path}: is no folder; expected the folder of a Zarr store (unpack it if it is an archive)")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Folders
+# ---------------------------------------------------------------------------------------------------------------------
+class _File:
+    """An open file, closed when nobody holds it any more."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, path: str, flags: int = 0) -> None:
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+class LocalBytes:
+    """A folder. Links that lead out of it are not followed: a store can show no other file of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._root = os.path.realpath(folder)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._files: OrderedDict[str, _File] = OrderedDict()
+        self._folders: set[str] = set()  # that were seen to lie in the store
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    @property
+    def label(self) -> str:
+        return str(self.folder)
+
+    def threads(self, nbytes: int) -> int:
+        return min(LOCAL_THREADS, os.cpu_count() or 1) if nbytes >= WORTH_A_THREAD else 1
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
+        try:
+            file = self._open(key)
+            if start < 0 or length is None:
+                size = os.fstat(file.number).st_size
+                start = max(0, size + start) if start < 0 else start
+                length = size - start if length is None else length
+            return os.pread(file.number, max(0, length), start)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise DataError(f"{self.folder / key}: cannot be read: {error.strerror}") from error
+
+    def _open(self, key: str) -> _File:
+        if self._process != os.getpid():
+            self._forget()
+        with self._lock:
+            file = self._files.get(key)
+            if file is None:
+                file = self._files[key] = self._within(key)
+                while len(self._files) > OPEN_FILES:
+                    self._files.popitem(last=False)
+            else:
+                self._files.move_to_end(key)
+            return file
+
+    def _within(self, key: str) -> _File:
+        """Open a file of the store. Its folder is looked at once: to follow links costs more than to read a chunk."""
+        self._check_folder(key.rpartition("/")[0])
+        try:
+            return _File(f"{self._root}{os.sep}{key}", os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            self._refuse_outside(key)
+            return _File(f"{self._root}{os.sep}{key}")
+
+    def _check_folder(self, folder: str) -> None:
+        if folder in self._folders or not folder:
+            return
+        self._check_folder(folder.rpartition("/")[0])
+        if stat.S_ISLNK(os.lstat(f"{self._root}{os.sep}{folder}").st_mode):
+            self._refuse_outside(folder)
+        self._folders.add(folder)
+
+    def _refuse_outside(self, key: str) -> None:
+        path = os.path.realpath(f"{self._root}{os.sep}{key}")
+        if path != self._root and not path.startswith(self._root + os.sep):
+            raise DataError(
+                f"{self.folder / key}: is a link to {path}, outside the store; it is not followed, as it could show "
+                "any file of this machine; put the file itself there"
+            )
+
+    def children(self, folder: str) -> tuple[str, ...] | None:
+        try:
+            entries = list(os.scandir(self.folder / folder if folder else self.folder))
+        except OSError:
+            return ()
+        return tuple(sorted(entry.name for entry in entries if entry.is_dir()))
+
+    def files(self, folder: str) -> Mapping[str, int] | None:
+        found: dict[str, int] = {}
+        pending = [(str(self.folder / folder), "")]
+        while pending:
+            path, name = pending.pop()
+            try:
+                entries = list(os.scandir(path))
+            except OSError:
+                continue
+            for entry in entries:
+                inner = f"{name}/{entry.name}" if name else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((entry.path, inner))
+                elif entry.is_file():
+                    found[inner] = entry.stat().st_size
+        return found
+
+    def __getstate__(self) -> Path:
+        return self.folder
+
+    def __setstate__(self, folder: Path) -> None:
+        self.__init__(folder)  # type: ignore[misc]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Addresses
+# ---------------------------------------------------------------------------------------------------------------------
+class RemoteBytes:
+    """A store behind an address, read through obstore. Credentials come from the environment, as its tools take them.
+
+    `http://` is for this machine alone: values that come unencrypted through a network are not trusted.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        parts = urlsplit(self.url)
+        self._host = parts.netloc
+        self._loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        self._lists = parts.scheme not in ("http", "https")
+        if parts.scheme == "http" and not self._loopback:
+            raise DataError(f"{self.url}: expected https:// (http:// is read from this machine alone)")
+        self._store: tuple[int, Any] | None = None
+        self._lock = threading.Lock()
+        _obstore(self.url)
+
+    @property
+    def label(self) -> str:
+        return self.url
+
+    def threads(self, nbytes: int) -> int:
+        return REMOTE_THREADS
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
+        obstore = _obstore(self.url)
+        options: dict[str, Any] = {}
+        if start < 0:
+            options = {"range": {"suffix": -start}}
+        elif length is not None:
+            if length <= 0:
+                return b""
+            options = {"range": (start, start + length)}
+        elif start:
+            options = {"range": {"offset": start}}
+        try:
+            return bytes(obstore.get(self._opened(), key, options=options).bytes())
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            return None
+        except obstore.exceptions.BaseError as error:
+            raise self._unreachable(key, error) from error
+
+    def children(self, folder: str) -> tuple[str, ...] | None:
+        if not self._lists:
+            return None
+        obstore = _obstore(self.url)
+        try:
+            found = obstore.list_with_delimiter(self._opened(), folder or None)["common_prefixes"]
+        except obstore.exceptions.BaseError as error:
+            raise self._unreachable(folder, error) from error
+        return tuple(sorted(str(path).rstrip("/").rpartition("/")[2] for path in found))
+
+    def files(self, folder: str) -> Mapping[str, int] | None:
+        return None  # to list every object of a large store takes longer than to miss one when it is read
+
+    def _opened(self) -> Any:
+        with self._lock:
+            if self._store is None or self._store[0] != os.getpid():
+                store = _obstore(self.url).store
+                client = {"timeout": "30s", "connect_timeout": "10s", "allow_http": self._loopback or self._to_self()}
+                retries = {"max_retries": 3, "retry_timeout": _seconds(30)}
+                self._store = (os.getpid(), store.from_url(self.url, client_options=client, retry_config=retries))
+            return self._store[1]
+
+    def _to_self(self) -> bool:
+        """Whether the environment names an endpoint on this machine, as tests and local object stores do."""
+        endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
+        return urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1")
+
+    def _unreachable(self, key: str, error: Exception) -> DataError:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = lines[0][:300] if lines else type(error).__name__
+        return DataError(
+            f"{self.url}/{key}: the host {self._host} gives no answer that can be used: {said}; check the address, the "
+            "network and the credentials in the environment, or copy the store to this machine"
+        )
+
+    def __getstate__(self) -> str:
+        return self.url
+
+    def __setstate__(self, url: str) -> None:
+        self.__init__(url)  # type: ignore[misc]
+
+
+def _seconds(count: int) -> Any:
+    from datetime import timedelta
+
+    return timedelta(seconds=count)
+
+
+def _obstore(url: str) -> Any:
+    try:
+        import obstore
+        import obstore.exceptions
+        import obstore.store
+    except ImportError as error:
+        raise DataError(
+            f"{url}: reading remote data needs the extra 'remote': `pip install 'ups_kit[remote]'`; or copy the store "
+            "to this machine"
+        ) from error
+    return obstore
