@@ -122,7 +122,9 @@ def test_d06_rank_and_axis_order(write_file: WriteFile) -> None:
     flat = write_file(tensor=np.zeros((14, 7), np.float32))
     says(message(flat, build=False), "has the shape [14, 7]", "expected the axes [sample, time, x]")
     plane = write_file("2d.h5", tensor=np.zeros((14, 7, 16, 16), np.float32))
-    says(message(plane, build=False), "[14, 7, 16, 16]", "expected the axes [sample, time, x]", "2D and 3D")
+    says(message(plane, build=False), "coordinate 'y-coordinate' is missing", "tensor [14, 7, 16, 16]", "its points")
+    five = write_file("5d.h5", tensor=np.zeros((2, 2, 2, 2, 2, 2), np.float32))
+    says(message(five, build=False), "[2, 2, 2, 2, 2, 2]", "expected the axes [sample, time, x, y, z]", "got 4")
     turned = write_file("turned.h5", tensor=np.zeros((14, 16, 7), np.float32))
     says(message(turned, build=False), "[14, 16, 7]", "looks like [sample, x, time]", "tensor.transpose(0, 2, 1)")
 

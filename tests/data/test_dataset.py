@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ups_kit import DataError
 from ups_plugins.grid.config import PDEBenchConfig
-from ups_plugins.grid.dataset import PDEBench
+from ups_plugins.grid.dataset import GridDataset
 from ups_plugins.simulators.config import Burgers1DConfig
 
 WriteFile = Callable[..., Path]
@@ -26,9 +26,9 @@ def config(path: Path | tuple[Path, ...], **keys: Any) -> PDEBenchConfig:
     return PDEBenchConfig(path=path, **{"train": 8, "validation": 2, "test": 3} | keys)
 
 
-def dataset(path: Path | tuple[Path, ...], seed: int = 0, **keys: Any) -> PDEBench:
+def dataset(path: Path | tuple[Path, ...], seed: int = 0, **keys: Any) -> GridDataset:
     built = config(path, **keys).build(seed)
-    assert isinstance(built, PDEBench)
+    assert isinstance(built, GridDataset)
     return built
 
 

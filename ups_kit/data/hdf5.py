@@ -49,7 +49,7 @@ def damage_told(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error.args[0]) if error.args else ""
-        if not reason.startswith(("Unable to", "Can't")):
+        if not reason.startswith(("Unable to", "Can't", "Link iteration failed", "Object visitation failed")):
             raise
         raise DataError(f"{path}: {_damaged(path, reason)}") from error
 
@@ -239,6 +239,10 @@ class StoredArray:
             for row, sample in enumerate(samples):
                 block.read(int(sample), start, result[row])
         return result
+
+    def mapped(self) -> NDArray[Any] | None:
+        """All values, not read yet, where they lie in one piece."""
+        return None if self.offset is None else self._contiguous()
 
     def _contiguous(self) -> NDArray[Any]:
         if self._mapped is None:

@@ -1,34 +1,57 @@
-"""What can be wrong with a dataset's keys before anything is made or read: the splits against the trajectories."""
+"""What can be wrong with a dataset's keys before anything is made or read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from ups_kit import DataError
+from ups_kit import DataError, FieldSpec
 from ups_kit.data.splits import largest, shortage
+from ups_kit.errors import did_you_mean
 
-from .config import PDEBenchConfig
-from .files import TrajectoryFile, check_agreement, read_headers, to_be_made
+from .files import OpenFile, check_agreement, open_files, to_be_made
+from .settings import TrajectorySettings
 
 
-def split_problems(config: PDEBenchConfig) -> Iterator[tuple[str, str]]:
-    """What is wrong with the numbers of trajectories that the splits take, as `check` yields it."""
-    counts: dict[str, int | None] = {"test": config.test, "validation": config.validation, "train": config.train}
-    own = () if to_be_made(config) is not None else read_headers(config)
-    if config.test_path is not None:
+def problems(settings: TrajectorySettings, fields: FieldSpec) -> Iterator[tuple[str, str]]:
+    """What is wrong with a dataset's keys, as `check` yields it: the splits, the fields that are named, the points."""
+    yield from split_problems(settings)
+    yield from _names(settings, fields)
+    if settings.points is not None and fields.points is not None and settings.points > fields.points:
+        grid = " × ".join(map(str, fields.grid or ()))
+        yield (
+            "points",
+            f"{settings.points} points of a grid of {grid}; nearest: points = {fields.points}, or leave it out",
+        )
+
+
+def _names(settings: TrajectorySettings, fields: FieldSpec) -> Iterator[tuple[str, str]]:
+    known = [each.name for each in (*fields.targets, *fields.statics)]
+    for name in () if isinstance(settings.normalisation, str) else settings.normalisation:
+        if name not in known:
+            yield (
+                "normalisation",
+                f"no field is called '{name}'{did_you_mean(name, known)} (fields: {', '.join(known)})",
+            )
+
+
+def split_problems(settings: TrajectorySettings) -> Iterator[tuple[str, str]]:
+    """What is wrong with the numbers of trajectories that the splits take."""
+    counts: dict[str, int | None] = {"test": settings.test, "validation": settings.validation, "train": settings.train}
+    own = () if to_be_made(settings) is not None else open_files(settings)
+    if settings.test_path is not None:
         try:
-            others = read_headers(config, test=True)
+            others = open_files(settings, test=True)
             check_agreement((*own, *others))
         except DataError as error:
             yield error.key or "test_path", str(error)
             return
-        yield from _shortage({"test": counts.pop("test")}, _held(others), _names(others))
+        yield from _shortage({"test": counts.pop("test")}, _held(others), _paths(others))
     if own:
-        yield from _shortage(counts, _held(own), _names(own))
+        yield from _shortage(counts, _held(own), _paths(own))
         return
-    planned = getattr(config.simulate, "trajectories", None)
+    planned = getattr(settings.simulate, "trajectories", None)
     if isinstance(planned, int):  # of a simulator without this key, the file that it has made will tell
-        source = f"{to_be_made(config)}, to be made with dataset.simulate.trajectories = {planned}"
+        source = f"{to_be_made(settings)}, to be made with dataset.simulate.trajectories = {planned}"
         yield from _shortage(counts, planned, source)
 
 
@@ -38,9 +61,9 @@ def _shortage(counts: Mapping[str, int | None], available: int, source: str) -> 
         yield largest(counts), problem
 
 
-def _held(files: Sequence[TrajectoryFile]) -> int:
-    return sum(file.trajectories for file in files)
+def _held(files: Sequence[OpenFile]) -> int:
+    return sum(file.header.trajectories for file in files)
 
 
-def _names(files: Sequence[TrajectoryFile]) -> str:
-    return ", ".join(str(file.path) for file in files)
+def _paths(files: Sequence[OpenFile]) -> str:
+    return ", ".join(str(file.header.path) for file in files)

@@ -3,88 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, gt, optional
+from attrs.validators import ge, gt
 
 from ups_kit import FieldSpec, LatentSpec
-from ups_kit.interfaces import Dataset, Encoder, SimulatorConfig, heads_problems
+from ups_kit.interfaces import Encoder, heads_problems
+
+from .settings import TrajectorySettings
+from .source import Source
+
+Layout = Literal["tensor", "fields", "groups", "velocity"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Datasets
 # ---------------------------------------------------------------------------------------------------------------------
 @frozen(kw_only=True)
-class PDEBenchConfig:
-    """Trajectories on a regular 1D grid in PDEBench's HDF5 layout (Takamoto et al., arXiv:2210.07182).
+class PDEBenchConfig(TrajectorySettings):
+    """Trajectories or steady fields on regular grids, in any of PDEBench's HDF5 layouts (arXiv:2210.07182).
 
-    A file holds `tensor` [trajectory, time, x], `x-coordinate` and `t-coordinate` (as many entries as there are frames,
-    or one more). Parameters of the equation stand beside it as arrays with a number for each trajectory, as attributes,
-    or, for files of one value, here. Trajectories are split by seed; those with one initial condition stay together.
+    `tensor`: an array `tensor` [trajectory, time, x, …] with `x-coordinate`, … and `t-coordinate`; with one frame and
+    a field `nu` [trajectory, x, …] it is steady (Darcy flow). `fields`: arrays `Vx`, `Vy`, `Vz`, `density`, `pressure`
+    of that shape (compressible Navier–Stokes). `groups`: a group for each trajectory, with `data` [time, x, …, channel]
+    and `grid/x`, …, `grid/t` (2D diffusion–reaction, shallow water, diffusion–sorption). `velocity`: `velocity`
+    [trajectory, time, x, …, component], `t` [trajectory, time] and `force` (incompressible Navier–Stokes).
+
+    Parameters of the equation stand beside the values as arrays with a number for each trajectory, as attributes, in
+    the files' names, or here. Trajectories are split by seed; those with one initial condition stay together.
     """
 
-    path: Path | tuple[Path, ...] = field(
-        metadata={
-            "help": "an HDF5 file, several, or a pattern with * and ?",
-            "example": '"data/burgers.h5"',
-        }
+    layout: Layout | None = field(
+        default=None, metadata={"help": "which of the layouts the files have; found from the file where not given"}
     )
-    test_path: Path | tuple[Path, ...] | None = field(
-        default=None, metadata={"help": "files that the test trajectories are taken from, instead of from `path`"}
-    )
-    parameters: Mapping[str, float | tuple[float, ...]] = field(
-        factory=dict,
+    tensor: str = field(default="tensor", metadata={"help": "name of the array of trajectories in the layout 'tensor'"})
+    fields: tuple[str, ...] | None = field(
+        default=None,
         metadata={
-            "help": "parameters by name: a number for all files, or one for each file, in the order of `path`",
-            "example": "{ epsilon = 0.001 }",
+            "help": "the fields to predict: which arrays, or in the layouts 'tensor' and 'groups' what to call the "
+            "channels",
+            "example": '["Vx", "density"]',
         },
     )
-    test_parameters: Mapping[str, float | tuple[float, ...]] | None = field(
-        default=None, metadata={"help": "the same for the files of `test_path`; as `parameters` where not given"}
-    )
-    conditions: tuple[str, ...] | None = field(
+    statics: tuple[str, ...] | None = field(
         default=None,
-        metadata={"help": "parameters that the model is told; where not given, all that have a number per trajectory"},
+        metadata={
+            "help": "arrays that are given at every point and do not change; 'nu' and 'force' where not given",
+            "example": '["nu"]',
+        },
     )
-    train: int | None = field(
-        default=None, validator=optional(gt(0)), metadata={"help": "train trajectories; the rest where not given"}
-    )
-    validation: int = field(default=50, validator=gt(0), metadata={"help": "validation trajectories"})
-    test: int = field(default=100, validator=gt(0), metadata={"help": "test trajectories"})
-    time_stride: int = field(default=1, validator=gt(0), metadata={"help": "take every n-th frame"})
-    space_stride: int = field(default=1, validator=gt(0), metadata={"help": "take every n-th point"})
-    history: int = field(default=1, validator=gt(0), metadata={"help": "frames that the model is given"})
-    periodic: bool = field(default=True, metadata={"help": "whether the x axis is periodic"})
-    tensor: str = field(default="tensor", metadata={"help": "name of the array of trajectories in the file"})
     allow_external: bool = field(
         default=False, metadata={"help": "read values that the file keeps in other files of this machine"}
     )
-    drop_bad_samples: bool = field(
-        default=False, metadata={"help": "leave out trajectories with NaN or infinities instead of stopping"}
-    )
-    simulate: SimulatorConfig | None = field(
-        default=None, metadata={"help": "what makes the file at `path` where there is none"}
-    )
 
-    def describe(self) -> FieldSpec:
-        """What the data are: from the files' headers, or from the simulator where they are still to be made."""
-        from .files import describe
+    def open_source(self, path: Path) -> Source:
+        from .pdebench import open_file
 
-        return describe(self)
-
-    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
-        """The splits take no more trajectories than there are, or will be; headers alone tell."""
-        from .checks import split_problems
-
-        yield from split_problems(self)
-
-    def build(self, seed: int) -> Dataset:
-        """Make the file if need be, check and split the trajectories, fit the normalisation."""
-        from .dataset import read_dataset
-
-        return read_dataset(self, seed)
+        return open_file(self, path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

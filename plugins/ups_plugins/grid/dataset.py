@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ups_kit import Batch, DataError, FieldSpec, PointSet
 from ups_kit.data.making import make_if_missing
 from ups_kit.data.normalisation import Normaliser
-from ups_kit.data.splits import Splits, drawn
+from ups_kit.data.splits import Splits, drawn, evenly
 from ups_kit.interfaces import Trajectories
 
 from .files import FileSet, check_agreement, field_spec, open_files, to_be_made
@@ -81,7 +81,7 @@ class GridDataset:
         """All trajectories of a split in physical units, at the recipe's strides, or `limit` of them spread evenly."""
         import torch
 
-        ids = np.asarray(self.splits[split], np.int64)
+        ids = np.asarray(evenly(self.splits[split], limit), np.int64)
         values = self.files.rows(ids, slice(None, None, self.settings.time_stride))
         return Trajectories(
             values=torch.from_numpy(self._flat(values, 2)),
@@ -117,9 +117,7 @@ class GridDataset:
         later = (start[:, None] + np.arange(history, history + steps)) * self.settings.time_stride
         return inputs, torch.cat([newest, self._targets(ids, later, points)], 1)
 
-    def _targets(
-        self, ids: NDArray[np.int64], frames: NDArray[np.int64], points: NDArray[np.int64] | None
-    ) -> Tensor:
+    def _targets(self, ids: NDArray[np.int64], frames: NDArray[np.int64], points: NDArray[np.int64] | None) -> Tensor:
         """Target fields of frames (B, F), normalised: (B, F, N, C), or (B, F, Q, C) at points (B, Q)."""
         import torch
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ups_kit import Field
 
+AXES = ("x", "y", "z")
+
 
 @frozen(eq=False)
 class Header:
@@ -23,13 +25,22 @@ class Header:
     axes: tuple[NDArray[np.float64], ...]  # coordinates along each axis, evenly spaced
     targets: tuple[Field, ...]
     statics: tuple[Field, ...] = ()
-    parameters: Mapping[str, NDArray[np.float64]] = field(factory=dict)  # (trajectories,) each
+    parameters: Mapping[str, NDArray[np.float64]] = field(factory=dict)  # (trajectories,) each: known to be parameters
     steady: bool = False
-    periodic: tuple[bool, ...] | None = None  # where the file says so
+    periodic: tuple[bool, ...] | None = None  # where the file, or its layout, says so
+    attributes: Mapping[str, NDArray[np.float64]] = field(factory=dict)  # (trajectories,) each: parameters if named so
 
     @property
     def grid(self) -> tuple[int, ...]:
         return tuple(len(axis) for axis in self.axes)
+
+    @property
+    def target_channels(self) -> int:
+        return sum(field.channels for field in self.targets)
+
+    @property
+    def static_channels(self) -> int:
+        return sum(field.channels for field in self.statics)
 
 
 class Source(Protocol):
