@@ -11,6 +11,7 @@ from .weighting import Weighted
 
 if TYPE_CHECKING:
     from .bundle import load_bundle as load
+    from .data.sample import Sample
     from .reading import read_recipe
     from .recipe import Recipe
 
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 _LAZY = {  # names whose modules import torch, or are not needed to write a plugin
     "Recipe": ("recipe", "Recipe"),
+    "Sample": ("data.sample", "Sample"),
     "load": ("bundle", "load_bundle"),
     "read_recipe": ("reading", "read_recipe"),
 }
@@ -48,6 +50,7 @@ __all__ = [
     "Queries",
     "Recipe",
     "RecipeError",
+    "Sample",
     "StorageError",
     "UpsKitError",
     "Weighted",

@@ -97,35 +97,26 @@ def _finite(value: Any) -> Any:
 
 
 def _inspection(file: Path, found: Inspection) -> Iterator[str]:
+    from ..data.inspection import alike
+
     kinds = {"hdf5": "HDF5 file", "zarr": "Zarr store", "npz": "NumPy archive", "npy": "NumPy file"}
     yield f"{file}: {kinds[found.tree.format]}, {size_words(found.size)}, {len(found.tree.arrays)} arrays"
     for name, attributes in found.tree.attributes.items():
         if attributes:
             yield f"\n{name or '/'}"
             yield from _attributes(attributes)
-    for names in _alike(found.tree.arrays):
+    for label, names in alike(found.tree.arrays).items():
         yield ""
-        yield from _array(names, found)
+        yield from _array(label, names, found)
     for note in found.notes:
         yield f"\nnote: {note}"
     for problem in found.problems:
         yield f"\nproblem: {problem}"
 
 
-def _alike(arrays: Mapping[str, ArrayInfo]) -> list[list[str]]:
-    """Names in groups whose members differ in a number alone (`0000/data`, `0001/data`), and have one header."""
-    groups: dict[Any, list[str]] = {}
-    for name, info in arrays.items():
-        pattern = re.sub(r"\d+", "#", name)
-        same = (pattern, info.shape, info.dtype, info.chunks, info.filters, info.elsewhere)
-        groups.setdefault(same if "#" in pattern else name, []).append(name)
-    return list(groups.values())
-
-
-def _array(names: Sequence[str], found: Inspection) -> Iterator[str]:
+def _array(label: str, names: Sequence[str], found: Inspection) -> Iterator[str]:
     info = found.tree.arrays[names[0]]
-    several = f" … {names[-1]} ({len(names)} alike)" if len(names) > 1 else ""
-    yield f"{names[0]}{several}  {list(info.shape)}  {info.dtype}".rstrip()
+    yield f"{label}  {list(info.shape)}  {info.dtype}".rstrip()
     storage = [f"{size_words_of(info)}" if info.dtype else ""]
     storage += [f"chunks {list(info.chunks)}"] if info.chunks else []
     storage += [f"shards {list(info.shards)}"] if info.shards else []

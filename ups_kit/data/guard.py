@@ -40,8 +40,9 @@ TASKS: Mapping[str, str] = {
     "inspect": "ups_kit.data.inspection:inspect_task",
     "layouts": "ups_kit.data.layouts:layouts_task",
     "statistics": "ups_kit.data.statistics:statistics_task",
-    "recipe": "ups_kit.data.checking:recipe_task",
-    "duplicates": "ups_kit.data.checking:duplicates_task",
+    "train_statistics": "ups_kit.data.checking:train_statistics_task",
+    "validate": "ups_kit.data.checking:validate_task",
+    "leaks": "ups_kit.data.checking:leaks_task",
     "convert": "ups_kit.data.conversion:convert_task",
 }
 ERRORS: Mapping[str, type[UpsKitError]] = {error.__name__: error for error in (DataError, StorageError, UsageError)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def inspect_task(sign: Sign, path: str, whole: bool, seconds: float) -> dict[str
                     break
                 sign(name)
                 try:
+                    check_chunk(name, info)
                     values[name] = attrs.asdict(look(arrays[name], info, budget, lambda: sign(name)))  # noqa: B023
                 except DataError as error:
                     problems.append(str(error))
@@ -163,46 +165,54 @@ class opened_arrays:  # noqa: N801 - a context manager, named as one
             self._file.close()
 
 
-def look(array: Any, info: ArrayInfo, budget: int | None, alive: Any = lambda: None) -> Values:
-    """The range, moments and bad values of an array, of so many of its values, spread over it.
+def look(array: Any, info: ArrayInfo, budget: int | None, alive: Callable[[], None] = lambda: None) -> Values:
+    """The range, moments and bad values of an array, of so many of its values, spread over it."""
+    from .statistics import Running
 
-    Raises DataError where one chunk alone is larger than a reader should unpack.
-    """
     total = math.prod(info.shape)
-    itemsize = np.dtype(info.dtype).itemsize
-    if info.chunks is not None and math.prod(info.chunks) * itemsize > LARGEST_CHUNK:
-        size = math.prod(info.chunks) * itemsize
-        raise DataError(
-            f"one chunk {list(info.chunks)} unpacks to {size:,} bytes; expected at most {LARGEST_CHUNK:,}: store it in "
-            "smaller chunks"
-        )
-    looked, count, nan, infinite, mean, squares = 0, 0, 0, 0, 0.0, 0.0
-    low, high, first_bad = math.inf, -math.inf, None
-    if isinstance(array, np.ndarray) and info.shape == ():
-        array = array.reshape(())
+    running, looked, nan, first_bad = Running(total), 0, 0, None
     for where in blocks(info, budget):
         alive()
         block = np.asarray(array[where])
         looked += block.size
-        finite = np.isfinite(block) if block.dtype.kind == "f" else None
-        if finite is not None and not finite.all():
-            nans = int(np.isnan(block).sum())
-            nan, infinite = nan + nans, infinite + int((~finite).sum()) - nans
+        before = running.bad
+        running.add(block)
+        if running.bad > before:
+            nan += int(np.isnan(block).sum())
             if first_bad is None:
-                place = np.argwhere(~finite)[0]
+                place = np.argwhere(~np.isfinite(block))[0]
                 first_bad = tuple(int(part.start + index) for part, index in zip(where, place, strict=True))
-            block = block[finite]
-        if block.size == 0:
-            continue
-        exact = block.astype(np.float64, copy=False)
-        low, high = min(low, float(exact.min())), max(high, float(exact.max()))
-        mine = float(exact.mean())
-        shift, both = mine - mean, count + exact.size
-        squares += float(np.square(exact - mine).sum()) + shift**2 * count * exact.size / both
-        mean, count = mean + shift * exact.size / both, both
-    if not count:
+    infinite = running.bad - nan
+    if not running.count:
         return Values(looked, total, nan=nan, infinite=infinite, first_bad=first_bad)
-    return Values(looked, total, low, high, mean, math.sqrt(squares / count), nan, infinite, first_bad)
+    std = math.sqrt(running.squares / running.count)
+    return Values(looked, total, running.low, running.high, running.mean, std, nan, infinite, first_bad)
+
+
+def check_chunk(name: str, info: ArrayInfo) -> None:
+    """Raise DataError where one chunk alone is larger than a reader should unpack."""
+    size = math.prod(info.chunks or ()) * np.dtype(info.dtype).itemsize
+    if info.chunks is not None and size > LARGEST_CHUNK:
+        raise DataError(
+            f"array '{name}': one chunk {list(info.chunks)} unpacks to {size:,} bytes; expected at most "
+            f"{LARGEST_CHUNK:,}: store it in smaller chunks"
+        )
+
+
+def alike(arrays: Mapping[str, ArrayInfo]) -> dict[str, list[str]]:
+    """Names in groups whose members differ in numbers alone (`0000/data`, `0001/data`) and have one header.
+
+    By the name, or by the first and the last of several.
+    """
+    groups: dict[Any, list[str]] = {}
+    for name, info in arrays.items():
+        pattern = re.sub(r"\d+", "#", name)
+        same = (pattern, info.shape, info.dtype, info.chunks, info.filters, info.elsewhere)
+        groups.setdefault(same if "#" in pattern else name, []).append(name)
+    return {
+        names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)} alike)": names
+        for names in groups.values()
+    }
 
 
 def blocks(info: ArrayInfo, budget: int | None) -> Iterator[tuple[slice, ...]]:

@@ -55,7 +55,7 @@ def layouts_task(sign: Sign, path: str) -> list[dict[str, Any]]:
 
     tree = read_tree(Path(path), sign)
     catalog = discover()
-    return [_through(catalog, use, tree, keys) for use, keys in recognised(tree, catalog)]
+    return [through(catalog, use, tree, keys) for use, keys in recognised(tree, catalog)]
 
 
 def recognised(tree: FileTree, catalog: Catalog) -> Sequence[tuple[str, Mapping[str, Any]]]:
@@ -79,9 +79,9 @@ def recognised(tree: FileTree, catalog: Catalog) -> Sequence[tuple[str, Mapping[
     return found
 
 
-def _through(catalog: Catalog, use: str, tree: FileTree, keys: Mapping[str, Any]) -> dict[str, Any]:
+def through(catalog: Catalog, use: str, tree: FileTree, keys: Mapping[str, Any]) -> dict[str, Any]:
     table: dict[str, Any] = {"path": str(tree.path), **json.loads(json.dumps(keys))}
-    config, problems = _config(catalog, use, table)
+    config, problems = config_of(catalog, use, table)
     fields: Mapping[str, Any] = {}
     if config is not None and not problems:
         try:
@@ -91,11 +91,11 @@ def _through(catalog: Catalog, use: str, tree: FileTree, keys: Mapping[str, Any]
         else:
             fields = in_words(spec)
             table = _with_splits(catalog, use, table, spec)
-            problems = list(check_problems(_config(catalog, use, table)[0], spec))
+            problems = list(check_problems(config_of(catalog, use, table)[0], spec))
     return {"use": use, "table": table, "fields": fields, "problems": problems}
 
 
-def _config(catalog: Catalog, use: str, table: Mapping[str, Any]) -> tuple[Any, list[str]]:
+def config_of(catalog: Catalog, use: str, table: Mapping[str, Any]) -> tuple[Any, list[str]]:
     from ..strict import attempt
 
     config, problems = attempt(table, catalog["dataset"][use].config, catalog)
@@ -111,7 +111,7 @@ def _with_splits(catalog: Catalog, use: str, table: Mapping[str, Any], spec: Fie
         return given
     tried: list[Mapping[str, int]] = [{}, *({"validation": v, "test": t} for v, t in SPLITS)]
     for splits in tried:
-        config, problems = _config(catalog, use, {**given, **splits})
+        config, problems = config_of(catalog, use, {**given, **splits})
         if config is not None and not problems and not list(check_problems(config, spec)):
             return {**given, **splits}
     return given

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from numpy.typing import NDArray
 
 from ups_kit import Batch, DataError, FieldSpec, PointSet
@@ -25,6 +25,8 @@ from .survey import Survey, central_ranges, initial_hashes, look_through
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ups_kit import Sample
+
 SHOWN = 8  # sample ids that a message names
 
 
@@ -38,24 +40,29 @@ class GridDataset:
     splits: Splits
     files: FileSet
     conditions: NDArray[np.float64]  # (trajectories, P), physical
-    seed: int
     members: Mapping[str, NDArray[np.int64]] = field(repr=False)  # the splits' ids as arrays
-
-    @property
-    def whole(self) -> GridDataset:
-        """The same data, read at all points whatever the split."""
-        return self if self.fields.sampled is None else evolve(self, fields=evolve(self.fields, sampled=None))
 
     def windows(self, split: str, steps: int) -> int:
         """How many windows of `history` given and `steps` future frames a split holds; of steady data, one each."""
         return len(self.splits[split]) * self._starts(steps)
 
     def batch(self, split: str, windows: NDArray[np.integer], steps: int) -> Batch:
-        """The windows with these numbers, normalised, in CPU memory. Raises IndexError for one that is not there.
+        """The windows with these numbers, normalised, in CPU memory. Raises IndexError for one that is not there."""
+        return self._batch(split, windows, steps, None)
 
-        Train windows of a dataset with `fields.sampled` hold their states at so many points of each sample alone, which
-        follow from the seed and the windows' numbers; their inputs are whole.
-        """
+    def batch_at_points(self, split: str, windows: NDArray[np.integer], steps: int, seed: int) -> Batch:
+        """The same with the states at `fields.sampled` points of each sample alone, drawn by seed; inputs are whole."""
+        count, total = self.fields.sampled, self.fields.points or 0
+        if count is None or count >= total:
+            return self._batch(split, windows, steps, None)
+        generator = np.random.default_rng(seed)
+        drawn = [generator.choice(total, count, replace=False, shuffle=False) for _ in windows]
+        points = np.sort(np.asarray(drawn, np.int64).reshape(len(windows), count), axis=1)
+        return self._batch(split, windows, steps, points)
+
+    def _batch(
+        self, split: str, windows: NDArray[np.integer], steps: int, points: NDArray[np.int64] | None
+    ) -> Batch:
         import torch
 
         total = self.windows(split, steps)
@@ -63,7 +70,6 @@ class GridDataset:
             raise IndexError(f"the split '{split}' has {total} windows of {steps} steps")
         member, start = np.divmod(np.asarray(windows, np.int64), max(self._starts(steps), 1))
         ids = self.members[split][member]
-        points = self._points(split, np.asarray(windows, np.int64))
         inputs, states = self._values(ids, start, steps, points)
         whole = self._positions.expand(len(ids), -1, -1)
         newest = torch.from_numpy(self._times[start + max(self.fields.history, 1) - 1])
@@ -91,6 +97,12 @@ class GridDataset:
             times=torch.from_numpy(self._times).float(),
             ids=torch.from_numpy(ids),
         )
+
+    def sample(self, split: str, number: int) -> Sample:
+        """The trajectory with this number in a split, checked, in physical units. Raises IndexError, and DataError."""
+        from .samples import sample_of
+
+        return sample_of(self, split, number)
 
     def _values(
         self, ids: NDArray[np.int64], start: NDArray[np.int64], steps: int, points: NDArray[np.int64] | None
@@ -126,15 +138,6 @@ class GridDataset:
         else:
             values = self.files.gather_points(ids, frames, self._stored_points(points))
         return self.normaliser.targets(torch.from_numpy(values))
-
-    def _points(self, split: str, windows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """The points (B, Q) that train windows hold their states at, or None for all."""
-        count, total = self.fields.sampled, self.fields.points or 0
-        if split != "train" or count is None or count >= total:
-            return None
-        generator = np.random.default_rng([self.seed, *windows.tolist()])
-        drawn = [generator.choice(total, count, replace=False, shuffle=False) for _ in windows]
-        return np.sort(np.asarray(drawn, np.int64).reshape(len(windows), count), axis=1)
 
     def _stored_points(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers of points at the recipe's stride as numbers in the file's grid."""
@@ -196,7 +199,7 @@ def read_dataset(settings: TrajectorySettings, seed: int) -> GridDataset:
         normaliser = _fitted(settings, fields, files, survey, members["train"], conditions)
     except DataError as error:
         raise DataError(f"{files.header.path}: {error}", error.key) from error
-    return GridDataset(settings, fields, normaliser, splits, files, conditions, seed, members)
+    return GridDataset(settings, fields, normaliser, splits, files, conditions, members)
 
 
 def _fitted(

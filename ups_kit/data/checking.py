@@ -1,0 +1,407 @@
+"""Whether data are fit to train on: headers, values, splits, samples; leaks between splits; the equation they follow.
+
+A *target* is a recipe, whose dataset is looked at as the recipe says, or a file, which is looked at through the layout
+that a dataset recognises. Everything that opens files is a task of a guarded child.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from ..errors import DataError, UpsKitError
+from .guard import Sign, guarded
+from .sample import GivesSamples, Sample
+
+if TYPE_CHECKING:
+    from ..interfaces import AuditsPhysics, Dataset
+    from ..plugins import Catalog
+
+SAMPLES = 8  # of each split that are made and checked one by one
+AUDITED = 16  # trajectories that are held against their equation
+WINDOWS = 16  # initial conditions that are read at a time
+PROJECTIONS = 32  # numbers that stand for an initial condition where near ones are looked for
+NEAR = 1e-3  # of its size: initial conditions nearer than this are told of
+SHOWN = 5
+
+
+@frozen
+class Target:
+    """A recipe with its settings, or a file."""
+
+    path: Path
+    settings: tuple[str, ...] = ()
+
+    @property
+    def is_recipe(self) -> bool:
+        return self.path.suffix == ".toml"
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """As a child is told of it."""
+        return {"path": str(self.path), "settings": list(self.settings)}
+
+
+def in_child(task: str, target: Target, seconds: float, memory: int, report: Sign | None = None) -> dict[str, Any]:
+    """Have a child do one of the tasks below, which may take as long as it reads on."""
+    result: dict[str, Any] = guarded(task, target.path, target.request, seconds, memory, streaming=True, report=report)
+    return result
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From a target to its dataset
+# ---------------------------------------------------------------------------------------------------------------------
+@frozen
+class Chosen:
+    """The config of a target's dataset, and what goes with it."""
+
+    config: Any
+    seed: int
+    catalog: Catalog
+    use: str
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the config names, in its own order; patterns are filled in."""
+        return data_files(self.config)
+
+
+def choose(path: str, settings: Sequence[str], sign: Sign) -> Chosen:
+    """The dataset of a recipe, or the one that recognises a file. Raises RecipeError, DataError."""
+    if Path(path).suffix == ".toml":
+        from ..reading import read_recipe
+
+        read = read_recipe(path, settings)
+        names = {entry.config: name for name, entry in read.catalog["dataset"].items()}
+        dataset = read.recipe.dataset
+        return Chosen(dataset, read.recipe.run.seed, read.catalog, names.get(type(dataset), type(dataset).__name__))
+    from ..plugins import discover
+    from .headers import read_tree
+    from .layouts import config_of, recognised, through
+
+    catalog, tree = discover(), read_tree(Path(path), sign)
+    found = [through(catalog, use, tree, keys) for use, keys in recognised(tree, catalog)]
+    if not found:
+        listed = ", ".join(f"{name} {list(info.shape)}" for name, info in list(tree.arrays.items())[:8])
+        raise DataError(
+            f"{path}: no installed dataset knows this layout (arrays: {listed or 'none'}); arrays of any order of axes "
+            f"become one by `upskit data convert {path} --out NEW.zarr --axes b,t,x,c`"
+        )
+    best = min(found, key=lambda layout: len(layout["problems"]))
+    config, problems = config_of(catalog, best["use"], best["table"])
+    if config is None or not best["fields"]:
+        raise DataError("; ".join([*best["problems"], *problems]))
+    return Chosen(config, 0, catalog, best["use"])
+
+
+def data_files(config: Any) -> tuple[Path, ...]:
+    """The files that a dataset's config names in keys of type Path, those of inner tables included."""
+    from glob import has_magic
+
+    found: list[Path] = []
+    for value in _values(config):
+        if has_magic(str(value)) and not value.exists():
+            found += sorted(Path(value.anchor or ".").glob(str(value.relative_to(value.anchor))))
+        else:
+            found.append(value)
+    return tuple(dict.fromkeys(path.absolute() for path in found))
+
+
+def _values(value: Any) -> Iterator[Path]:
+    if isinstance(value, Path):
+        yield value
+    elif attrs.has(type(value)):
+        for key in attrs.fields(type(value)):
+            yield from _values(getattr(value, key.name))
+    elif isinstance(value, (tuple, list)):
+        for entry in value:
+            yield from _values(entry)
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            yield from _values(entry)
+
+
+def _to_be_made(chosen: Chosen) -> list[Path]:
+    """Files that are not there, and that the recipe's simulator would make."""
+    if getattr(chosen.config, "simulate", None) is None:
+        return []
+    return [path for path in chosen.files if not path.exists()]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# validate
+# ---------------------------------------------------------------------------------------------------------------------
+def validate_task(sign: Sign, path: str, settings: Sequence[str]) -> dict[str, Any]:
+    """All that is wrong with a target's data: headers, splits, values, leaks, samples."""
+    from .layouts import check_problems, in_words
+
+    chosen = choose(path, settings, sign)
+    sign("headers")
+    try:
+        spec = chosen.config.describe()
+    except DataError as error:
+        return {"problems": [str(error)]}
+    facts: dict[str, Any] = {"use": chosen.use, "fields": in_words(spec), "files": [str(f) for f in chosen.files]}
+    problems = check_problems(chosen.config, spec)
+    missing = _to_be_made(chosen)
+    if missing or problems:
+        facts["to_be_made"] = [str(path) for path in missing]
+        return {**facts, "problems": problems}
+    dataset, problems = _built(chosen, sign)
+    if dataset is not None:
+        facts["splits"] = {split: len(ids) for split, ids in dataset.splits.ids.items()}
+        checked, more = _check_samples(dataset, sign)
+        facts["samples_checked"] = checked
+        problems += more
+    return {**facts, "problems": problems}
+
+
+def _built(chosen: Chosen, sign: Sign) -> tuple[Dataset | None, list[str]]:
+    """The dataset, read through; where bad samples stop it, also what would be wrong without them."""
+    problems: list[str] = []
+    configs = [chosen.config]
+    if getattr(chosen.config, "drop_bad_samples", None) is False:
+        configs.append(attrs.evolve(chosen.config, drop_bad_samples=True))
+    sign("values")
+    for config in configs:
+        try:
+            dataset: Dataset = config.build(chosen.seed)
+        except DataError as error:
+            problems += [str(error)] if str(error) not in problems else []
+        else:
+            return dataset, problems
+    return None, problems
+
+
+def _check_samples(dataset: Dataset, sign: Sign) -> tuple[int, list[str]]:
+    checked, problems = 0, []
+    for each, split, number in _spread(dataset, SAMPLES):
+        sign(f"{split} sample {number}")
+        try:
+            each.sample(split, number)
+        except DataError as error:
+            problems.append(str(error))
+        checked += 1
+    return checked, problems
+
+
+def _spread(dataset: Dataset, count: int) -> Iterator[tuple[GivesSamples, str, int]]:
+    """Some samples of every split, of every task where there are several."""
+    for part in _parts(dataset).values():
+        if isinstance(part, GivesSamples):
+            for split, ids in part.splits.ids.items():
+                for number in np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(np.int64)):
+                    yield part, split, int(number)
+
+
+def _parts(dataset: Dataset) -> Mapping[str, Any]:
+    from ..interfaces import Multitask
+
+    return dataset.tasks if isinstance(dataset, Multitask) else {"": dataset}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# stats
+# ---------------------------------------------------------------------------------------------------------------------
+def train_statistics_task(sign: Sign, path: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Statistics of the fields of a recipe's train split, trajectory by trajectory."""
+    from .statistics import statistics_of
+
+    chosen = choose(path, settings, sign)
+    _refuse_missing(chosen)
+    sign("values")
+    fields: dict[str, Any] = {}
+    for task, part in _parts(chosen.config.build(chosen.seed)).items():
+        if not isinstance(part, GivesSamples):
+            raise DataError(
+                f"{path}: the dataset '{chosen.use}' gives no samples one by one; its file can be looked at"
+            )
+        count = len(part.splits["train"])
+        first = part.sample("train", 0)
+        expected = [(name, values.size * count) for name, values in _columns(first).items()]
+
+        def each(part: GivesSamples = part, count: int = count) -> Iterator[Mapping[str, NDArray[Any]]]:
+            for number in range(count):
+                sign(f"train sample {number}")
+                yield _columns(part.sample("train", number))
+
+        found = statistics_of(expected, each())
+        fields |= {f"{task}: {name}" if task else name: values for name, values in found.items()}
+    return {"fields": fields, "of": "the train split"}
+
+
+def _columns(sample: Sample) -> dict[str, NDArray[Any]]:
+    """Fields, statics and parameters by name; of a field of several channels, each channel."""
+    columns: dict[str, NDArray[Any]] = {}
+    for name, values in (*sample.fields.items(), *sample.statics.items()):
+        channels = values.shape[-1]
+        for channel in range(channels):
+            columns[name if channels == 1 else f"{name}[{channel}]"] = values[..., channel]
+    return columns | {name: np.array([value]) for name, value in sample.parameters.items()}
+
+
+def _refuse_missing(chosen: Chosen) -> None:
+    missing = _to_be_made(chosen)
+    if missing:
+        raise DataError(f"{missing[0]}: is not there yet; `upskit run` makes it, or `upskit data make`", "path")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# check: leaks
+# ---------------------------------------------------------------------------------------------------------------------
+def leaks_task(sign: Sign, path: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Initial conditions that stand twice, or nearly, in a recipe's splits or in a file; and the equation's numbers."""
+    chosen = choose(path, settings, sign)
+    _refuse_missing(chosen)
+    sign("values")
+    problems: list[str] = []
+    try:
+        dataset = chosen.config.build(chosen.seed)
+    except DataError as error:
+        problems.append(str(error))
+        twins: list[dict[str, Any]] = []
+    else:
+        whole = Path(path).suffix != ".toml"
+        twins = [twin for part in _parts(dataset).values() for twin in _twins(part, sign)]
+        crossing = [twin for twin in twins if twin["splits"][0] != twin["splits"][1]]
+        if crossing and not whole:
+            problems.append(_told(crossing))
+    audits, failed = [], []
+    for file in chosen.files:
+        found, bad = _audited(chosen.catalog, file, sign)
+        audits += found
+        failed += bad
+    return {"twins": twins, "audits": audits, "problems": [*problems, *failed]}
+
+
+def _told(crossing: Sequence[Mapping[str, Any]]) -> str:
+    shown = ", ".join(
+        f"{t['ids'][0]} ({t['splits'][0]}) and {t['ids'][1]} ({t['splits'][1]}): {t['distance']:.1e}"
+        for t in crossing[:SHOWN]
+    )
+    more = f" and {len(crossing) - SHOWN} more" if len(crossing) > SHOWN else ""
+    return (
+        f"{len(crossing)} pairs of initial conditions in different splits are the same or nearly so (distance relative "
+        f"to their size): trajectories {shown}{more}; expected splits without common initial conditions"
+    )
+
+
+def _twins(dataset: Any, sign: Sign) -> list[dict[str, Any]]:
+    """Pairs of trajectories whose inputs are equal, or nearer than `NEAR` of their size."""
+    from scipy.spatial import cKDTree
+
+    splits: list[str] = []
+    ids: list[int] = []
+    sketches: list[NDArray[np.float64]] = []
+    for split, members in dataset.splits.ids.items():
+        per_member = dataset.windows(split, 1) // max(len(members), 1)
+        for start in range(0, len(members) if per_member else 0, WINDOWS):
+            sign(f"{split} initial condition {start}")
+            numbers = np.arange(start, min(start + WINDOWS, len(members)), dtype=np.int64)
+            inputs = dataset.batch(split, numbers * per_member, 1).inputs.values.numpy()
+            sketches.append(_sketch(inputs.reshape(len(numbers), -1)))
+            ids += [int(members[number]) for number in numbers]
+            splits += [split] * len(numbers)
+    if len(ids) < 2:
+        return []
+    points = np.concatenate(sketches)
+    size = float(np.sqrt(np.mean(np.square(points).sum(1))))
+    pairs = cKDTree(points).query_pairs(max(NEAR * size, 1e-300), output_type="ndarray")
+    distances = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1) / max(size, 1e-300)
+    return [
+        {"ids": [ids[a], ids[b]], "splits": [splits[a], splits[b]], "distance": float(distance)}
+        for (a, b), distance in zip(pairs.tolist(), distances, strict=True)
+    ]
+
+
+def _sketch(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Random projections (B, PROJECTIONS) of values (B, n): distances are kept to a fifth or so."""
+    result = np.zeros((len(values), PROJECTIONS))
+    step = 2**16
+    for start in range(0, values.shape[1], step):
+        block = values[:, start : start + step].astype(np.float64)
+        generator = np.random.default_rng([7, start])
+        result += block @ generator.standard_normal((block.shape[1], PROJECTIONS))
+    return np.asarray(result / np.sqrt(PROJECTIONS))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# check: the equation
+# ---------------------------------------------------------------------------------------------------------------------
+def _audited(catalog: Catalog, file: Path, sign: Sign) -> tuple[list[dict[str, Any]], list[str]]:
+    """The numbers of the equation that a file's simulator solves, against what they stay below in sound data."""
+    from .headers import read_tree
+
+    made = made_by(read_tree(file, sign).attributes.get("", {}), catalog)
+    if made is None:
+        return [], []
+    name, simulator = made
+    chosen = choose(str(file), (), sign)
+    try:
+        dataset: Any = chosen.config.build(0)
+        samples = [each.sample(split, number) for each, split, number in _spread(dataset, AUDITED // 3 + 1)][:AUDITED]
+        sign(f"the equation of {name}")
+        numbers = audit(simulator, samples)
+    except DataError as error:
+        return [], [str(error)]
+    found, problems = [], []
+    for label, values in numbers.items():
+        limit, worst = simulator.tolerances.get(label), float(np.max(values))
+        found.append({"file": str(file), "number": label, "worst": worst, "below": limit, "trajectories": len(samples)})
+        if limit is not None and not worst < limit:
+            problems.append(
+                f"{samples[int(np.argmax(values))].source}: {label} is {worst:.2g}; expected less than {limit:.2g} of "
+                f"what '{name}' makes: these values do not follow its equation"
+            )
+    return found, problems
+
+
+def audit(simulator: AuditsPhysics, samples: Sequence[Sample]) -> Mapping[str, NDArray[Any]]:
+    """A simulator's numbers of samples on its grid; parameters are those that they all have."""
+    values = []
+    for sample in samples:
+        fields = np.concatenate(list(sample.fields.values()), -1)
+        given = [np.broadcast_to(static, (len(fields), *static.shape)) for static in sample.statics.values()]
+        whole = np.concatenate([fields, *given], -1)
+        values.append(whole.reshape(len(whole), *(sample.grid or ()), whole.shape[-1]))
+    names = set.intersection(*(set(sample.parameters) for sample in samples))
+    parameters = {name: np.array([sample.parameters[name] for sample in samples]) for name in names}
+    return simulator.audit(np.stack(values), np.asarray(samples[0].times, np.float64), parameters)
+
+
+def made_by(attributes: Mapping[str, Any], catalog: Catalog) -> tuple[str, AuditsPhysics] | None:
+    """The simulator that a file says it was made by, where it is installed and knows its equation."""
+    from ..interfaces import AuditsPhysics
+    from ..strict import attempt
+    from .making import ATTRIBUTE
+
+    try:
+        keys = dict(json.loads(attributes[ATTRIBUTE]))
+        wanted = keys.pop("simulator")
+    except (KeyError, ValueError, TypeError):
+        return None
+    for name, entry in catalog["simulator"].items():
+        if entry.config.__qualname__ == wanted:
+            given = {key: value for key, value in keys.items() if value is not None}
+            try:
+                config, problems = attempt(given, entry.config, catalog)
+            except UpsKitError:
+                return None
+            simulator: Any = config.build() if config is not None and not problems else None
+            return (name, simulator) if isinstance(simulator, AuditsPhysics) else None
+    return None
+
+
+def refuse_broken_recipe(target: Target) -> None:
+    """Raise RecipeError where a recipe itself is wrong: before a child is asked about its data."""
+    from ..reading import read_recipe
+
+    if target.is_recipe:
+        read_recipe(target.path, target.settings)
