@@ -79,7 +79,7 @@ class FieldSpec:
     `conditions` names the columns of a condition (B, P); the first is always "dt", the time between two model steps.
     `grid` is the number of points along each axis of a regular grid of cell centres or periodic nodes, else None;
     `offset` is where the first point lies in its cell, as a share of the spacing (0.5: cell centres, 0: nodes).
-    `sampled` is at how many random points a batch of train windows holds the states, None: at all of them.
+    `sampled` is at how many random points training reads the states (see `ReadsPoints`), None: at all of them.
     """
 
     targets: tuple[Field, ...]
@@ -357,6 +357,15 @@ class Dataset(Protocol):
 
         With `limit` only so many of them, spread evenly over the split (`data.splits.evenly`).
         """
+        ...
+
+
+@runtime_checkable
+class ReadsPoints(Protocol):
+    """A dataset that can read train windows at some points of each sample only: as many as `fields.sampled`."""
+
+    def batch_at_points(self, split: str, windows: np.ndarray, steps: int, seed: int) -> Batch:
+        """As `batch`, with whole inputs, and states at points drawn by seed; its `grid` is None then."""
         ...
 
 

@@ -44,34 +44,54 @@ def shift_periodic(batch: Batch, fields: FieldSpec, generator: torch.Generator) 
     """Roll every sample along the periodic axes of its grid by a random number of points.
 
     Inputs and states of a sample move together, and positions stay: a periodic domain has no origin, so the shifted
-    sample solves the same equation. Other layouts and axes are left as they are. Raises ValueError for a batch with
-    cached latents, which cannot be moved.
+    sample solves the same equation. States that were read at some points of the grid alone move by their positions.
+    Other layouts and axes are left as they are. Raises ValueError for a batch with cached latents, which cannot be
+    moved.
     """
-    grid = batch.grid
+    grid = batch.inputs.grid
     axes = [] if grid is None else [axis for axis in range(len(grid)) if fields.periodic[axis] and grid[axis] > 1]
     if grid is None or not axes:
         return batch
     if batch.latents is not None:
         raise ValueError("cached latents cannot be shifted along with their fields")
-    source = _rolled_points(grid, axes, len(batch.ids), generator).to(batch.states.device)
-    values = batch.inputs.values
-    states = batch.states
-    return batch._replace(
-        inputs=batch.inputs._replace(values=values.gather(1, source[:, :, None].expand_as(values))),
-        states=states.gather(2, source[:, None, :, None].expand_as(states)),
-    )
+    shifts = _drawn_shifts(grid, axes, len(batch.ids), generator)
+    source = _rolled_points(grid, shifts).to(batch.states.device)
+    values, states = batch.inputs.values, batch.states
+    inputs = batch.inputs._replace(values=values.gather(1, source[:, :, None].expand_as(values)))
+    if batch.grid is None:
+        return batch._replace(inputs=inputs, positions=_moved(batch.positions, grid, shifts, fields))
+    return batch._replace(inputs=inputs, states=states.gather(2, source[:, None, :, None].expand_as(states)))
 
 
-def _rolled_points(grid: tuple[int, ...], axes: list[int], samples: int, generator: torch.Generator) -> Tensor:
-    """Where each point's value comes from, (samples, points), in row-major order."""
+def _drawn_shifts(grid: tuple[int, ...], axes: list[int], samples: int, generator: torch.Generator) -> Tensor:
+    """By how many points each sample moves along each axis, (samples, axes)."""
     import torch
 
     device = generator.device
+    shifts = torch.zeros(samples, len(grid), dtype=torch.long, device=device)
+    for axis in axes:
+        shifts[:, axis] = torch.randint(grid[axis], (samples, 1), generator=generator, device=device)[:, 0]
+    return shifts
+
+
+def _rolled_points(grid: tuple[int, ...], shifts: Tensor) -> Tensor:
+    """Where each point's value comes from, (samples, points), in row-major order."""
+    import torch
+
+    samples, device = len(shifts), shifts.device
     index = torch.zeros(samples, *(1 for _ in grid), dtype=torch.long, device=device)
     for axis, points in enumerate(grid):
-        along = torch.arange(points, device=device).expand(samples, points)
-        if axis in axes:
-            shift = torch.randint(points, (samples, 1), generator=generator, device=device)
-            along = (along - shift) % points
+        along = (torch.arange(points, device=device) - shifts[:, axis, None]) % points
         index = index * points + along.view(samples, *(points if other == axis else 1 for other in range(len(grid))))
     return index.reshape(samples, -1)
+
+
+def _moved(positions: Tensor, grid: tuple[int, ...], shifts: Tensor, fields: FieldSpec) -> Tensor:
+    """Positions (samples, points, axes) shifted by so many points, within the domain."""
+    low = positions.new_tensor([bounds[0] for bounds in fields.domain])
+    extent = positions.new_tensor(fields.extent)
+    spacing = extent / positions.new_tensor([float(points) for points in grid])
+    places = positions - low + (shifts.to(positions.device) * spacing)[:, None]
+    # a place is a whole number of points and the offset: rounding must not carry it across the border
+    wrapped = places - extent * (places / extent + 1e-6).floor()
+    return low + places.where((shifts == 0).to(positions.device)[:, None], wrapped)

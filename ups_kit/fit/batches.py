@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..data.prefetch import prefetched
 from ..data.stream import shift_periodic, window_numbers
+from ..data.workers import WorkerStart, read_by_workers
 from ..errors import DataError
-from ..interfaces import Batch, Dataset, DrawsWindows, Latent, PointSet
+from ..interfaces import Batch, Dataset, DrawsWindows, Latent, PointSet, ReadsPoints
 from .forward import derived_seed
 
 
@@ -50,6 +51,8 @@ class TrainingWindows:
     stage: str
     shift: bool
     device: torch.device
+    workers: int = 0
+    worker_start: WorkerStart = "forkserver"
 
     def __attrs_post_init__(self) -> None:
         if self.windows < 1:
@@ -72,16 +75,29 @@ class TrainingWindows:
 
     def read(self, step: int) -> Batch:
         """Batch `step` in CPU memory."""
-        batch = self.dataset.batch("train", self.numbers(step), self.steps)
+        batch = self._read(step)
         if not self.shift:
             return batch
         generator = torch.Generator().manual_seed(derived_seed(self.seed, f"{self.stage}/{step}/shift"))
         return shift_periodic(batch, self.dataset.fields, generator)
 
+    def _read(self, step: int) -> Batch:
+        numbers = self.numbers(step)
+        if self.dataset.fields.sampled is None or not isinstance(self.dataset, ReadsPoints):
+            return self.dataset.batch("train", numbers, self.steps)
+        seed = derived_seed(self.seed, f"{self.stage}/{step}/points")
+        return self.dataset.batch_at_points("train", numbers, self.steps, seed)
+
     @contextmanager
     def stream(self, first: int) -> Iterator[Iterator[Batch]]:
-        """Batches `first`, `first + 1`, … on the training device, two of them read ahead."""
-        with prefetched(self.read, count(first), pinned=self.device.type == "cuda") as batches:
+        """Batches `first`, `first + 1`, … on the training device, read ahead by a thread or by worker processes."""
+        pinned = self.device.type == "cuda"
+        ahead = (
+            read_by_workers(self.read, first, self.workers, self.worker_start, pinned)
+            if self.workers
+            else prefetched(self.read, count(first), pinned=pinned)
+        )
+        with ahead as batches:
             yield (to_device(batch, self.device) for batch in batches)
 
 

@@ -82,4 +82,5 @@ def _at_points(
         values = whole.reshape(*frames.shape, -1, *whole.shape[2 + dims :])
         return values[np.arange(len(samples))[:, None, None], np.arange(frames.shape[1])[:, None], points[:, None]]
     flat = mapped.reshape(*array.shape[:2], -1, *array.shape[2 + dims :])
-    return as_float32(flat[samples[:, None, None], frames[:, :, None], points[:, None, :]])
+    chosen: NDArray[Any] = flat[samples[:, None, None], frames[:, :, None], points[:, None, :]]
+    return as_float32(chosen)

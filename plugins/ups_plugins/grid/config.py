@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import field, frozen
 from attrs.validators import ge, gt
@@ -15,6 +15,9 @@ from ups_kit.interfaces import Encoder, heads_problems
 
 from .settings import TrajectorySettings
 from .source import Source
+
+if TYPE_CHECKING:
+    from ups_kit.data.tree import FileTree
 
 Layout = Literal["tensor", "fields", "groups", "velocity"]
 
@@ -60,9 +63,17 @@ class PDEBenchConfig(TrajectorySettings):
     )
 
     def open_source(self, path: Path) -> Source:
+        """The trajectories of one file, its headers read and checked. Raises DataError."""
         from .pdebench import open_file
 
         return open_file(self, path)
+
+    @classmethod
+    def recognise(cls, tree: FileTree) -> Mapping[str, Any] | None:
+        """The keys for a file in one of these layouts, or None."""
+        from .recognition import pdebench_keys
+
+        return pdebench_keys(tree)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -60,9 +60,7 @@ class GridDataset:
         points = np.sort(np.asarray(drawn, np.int64).reshape(len(windows), count), axis=1)
         return self._batch(split, windows, steps, points)
 
-    def _batch(
-        self, split: str, windows: NDArray[np.integer], steps: int, points: NDArray[np.int64] | None
-    ) -> Batch:
+    def _batch(self, split: str, windows: NDArray[np.integer], steps: int, points: NDArray[np.int64] | None) -> Batch:
         import torch
 
         total = self.windows(split, steps)
