@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from ups_kit import Components, hookimpl
 
-from .config import Burgers1DConfig
+from .config import (
+    Advection1DConfig,
+    Burgers1DConfig,
+    Darcy2DConfig,
+    DiffusionReaction2DConfig,
+    NavierStokes2DConfig,
+    ShallowWater2DConfig,
+)
 
 
 @hookimpl
 def ups_kit_components() -> Components:
     """The simulators."""
-    return {"simulator": {"burgers1d": Burgers1DConfig}}
+    return {
+        "simulator": {
+            "advection1d": Advection1DConfig,
+            "burgers1d": Burgers1DConfig,
+            "darcy2d": Darcy2DConfig,
+            "diffusion_reaction2d": DiffusionReaction2DConfig,
+            "navier_stokes2d": NavierStokes2DConfig,
+            "shallow_water2d": ShallowWater2DConfig,
+        }
+    }

@@ -11,11 +11,14 @@ import torch
 from attrs import frozen
 from numpy.typing import NDArray
 
+from ups_kit import DataError
+
+from .auditing import drift, size, step_residual
 from .burgers import advance
 from .config import Burgers1DConfig
 from .devices import chosen_device, thread_pool
 from .initial import Waves
-from .layouts import cell_centres, tensor_bytes, times_of, write_coordinates, write_tensor
+from .layouts import TensorLayout, cell_centres
 
 PART = 512
 SOLVER = (
@@ -45,16 +48,46 @@ class Burgers1D:
 
     @property
     def bytes(self) -> int:
-        return tensor_bytes(self.config.trajectories, (self.config.frames, self.config.points))
+        return self._layout.bytes
+
+    @property
+    def _layout(self) -> TensorLayout:
+        config = self.config
+        return TensorLayout(
+            config.trajectories,
+            (cell_centres(config.points),),
+            config.frames,
+            config.duration,
+            ("epsilon",),
+            self._attributes(),
+        )
 
     def write(self, path: Path, parts: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Write the file at `path` from all parts."""
-        config = self.config
-        with h5py.File(path, "w") as file:
-            file.attrs.update(self._attributes())
-            write_tensor(file, (config.trajectories, config.frames, config.points), parts, ("epsilon",))
-            write_coordinates(file, (cell_centres(config.points),), times_of(config.frames, config.duration, extra=1))
+        self._layout.write(path, parts)
+        with h5py.File(path, "r+") as file:
             file["epsilon"].attrs["meaning"] = "the viscosity is epsilon / pi"
+
+    @property
+    def tolerances(self) -> Mapping[str, float]:
+        return {"residual": 0.2, "mass drift": 1e-4}
+
+    def audit(
+        self, values: np.ndarray, times: np.ndarray, parameters: Mapping[str, np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        """What the solver, on the stored cells, makes of each frame against the next one; and the drift of the mean."""
+        if "epsilon" not in parameters:
+            raise DataError("the equation needs 'epsilon' of every trajectory, and the data do not have it")
+        state = torch.from_numpy(np.asarray(values[..., 0], np.float64))
+        viscosity = torch.from_numpy(np.asarray(parameters["epsilon"], np.float64) / np.pi)
+        with thread_pool() as pool:
+
+            def onward(frame: torch.Tensor, number: int) -> torch.Tensor:
+                interval = float(times[number + 1] - times[number])
+                return advance(frame, viscosity, interval, cfl=self.config.cfl, pool=pool)
+
+            residual = step_residual(state, onward)
+        return {"residual": residual.numpy(), "mass drift": drift(state.mean(2), size(state)).numpy()}
 
     def draws(self, start: int, stop: int) -> tuple[NDArray[np.float64], list[Waves]]:
         """ε and the initial condition of trajectories start … stop - 1."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from attrs import frozen
 from numpy.typing import NDArray
 
 Part = Mapping[str, NDArray[Any]]
 HEADER_BYTES = 2**16
-
-
-def tensor_bytes(trajectories: int, shape: Sequence[int]) -> int:
-    """The size of a file of float32 values, `shape` for each trajectory."""
-    return 4 * trajectories * math.prod(shape) + HEADER_BYTES
+GROUP_BYTES = 2**12  # what a group takes beside its values
 
 
 def cell_centres(points: int, low: float = 0.0, high: float = 1.0) -> NDArray[np.float64]:
@@ -44,11 +43,6 @@ def write_arrays(file: h5py.File, shapes: Mapping[str, Sequence[int]], parts: It
         start = stop
 
 
-def write_tensor(file: h5py.File, shape: Sequence[int], parts: Iterable[Part], parameters: Sequence[str] = ()) -> None:
-    """Write `tensor` of this shape, and parameters with a number for each trajectory."""
-    write_arrays(file, {"tensor": shape, **dict.fromkeys(parameters, shape[:1])}, parts)
-
-
 def write_coordinates(file: h5py.File, axes: Sequence[NDArray[np.float64]], times: NDArray[np.float64]) -> None:
     """Write `x-coordinate`, `y-coordinate`, `z-coordinate` as there are axes, and `t-coordinate`."""
     for letter, axis in zip("xyz", axes, strict=False):
@@ -56,24 +50,142 @@ def write_coordinates(file: h5py.File, axes: Sequence[NDArray[np.float64]], time
     file["t-coordinate"] = times
 
 
-def write_groups(
-    file: h5py.File,
-    axes: Sequence[NDArray[np.float64]],
-    times: NDArray[np.float64],
-    parts: Iterable[Part],
-    attributes: Callable[[int, Mapping[str, float]], Mapping[str, Any]],
-) -> None:
-    """Write a group for each trajectory, "0000", "0001", …: `data` [t, x, y, channel] float32 and `grid/x`, `grid/y`,
-    `grid/t`. `attributes(number, parameters)` are those of the group, from the part's entries of one axis.
+@frozen
+class TensorLayout:
+    """One array for all trajectories: `tensor` [trajectory, time, x …] float32, contiguous; `x-coordinate` …;
+    `t-coordinate` with one entry more than there are frames; a number for each trajectory by parameter name.
     """
-    number = 0
-    for part in parts:
-        parameters = {name: values for name, values in part.items() if name != "data"}
-        for place, values in enumerate(part["data"]):
-            group = file.create_group(f"{number:04d}")
-            group["data"] = values.astype(np.float32, copy=False)
-            for letter, axis in zip("xyz", axes, strict=False):
-                group[f"grid/{letter}"] = axis.astype(np.float32)
-            group["grid/t"] = times.astype(np.float32)
-            group.attrs.update(attributes(number, {name: float(entry[place]) for name, entry in parameters.items()}))
-            number += 1
+
+    trajectories: int
+    axes: tuple[NDArray[np.float64], ...]
+    frames: int
+    duration: float
+    parameters: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.trajectories, self.frames, *map(len, self.axes))
+
+    @property
+    def bytes(self) -> int:
+        return 4 * math.prod(self.shape) + HEADER_BYTES
+
+    def write(self, path: Path, parts: Iterable[Part]) -> None:
+        """Write the file from all parts, which hold `tensor` and the parameters."""
+        with h5py.File(path, "w") as file:
+            file.attrs.update(self.attributes)
+            write_arrays(file, {"tensor": self.shape, **dict.fromkeys(self.parameters, self.shape[:1])}, parts)
+            write_coordinates(file, self.axes, times_of(self.frames, self.duration, extra=1))
+
+
+@frozen
+class GroupLayout:
+    """A group for each trajectory, "0000", "0001", …: `data` [t, x, y, channel] float32, `grid/x`, `grid/y`, `grid/t`,
+    the attribute `config` with all settings as YAML, and the trajectory's own parameters as attributes by name.
+    """
+
+    trajectories: int
+    axes: tuple[NDArray[np.float64], ...]
+    frames: int
+    duration: float
+    channels: int
+    attributes: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        values = self.frames * self.channels * math.prod(map(len, self.axes))
+        return self.trajectories * (4 * values + GROUP_BYTES) + HEADER_BYTES
+
+    def write(self, path: Path, parts: Iterable[Part]) -> None:
+        """Write the file from all parts, which hold `data` and the parameters."""
+        number = 0
+        with h5py.File(path, "w") as file:
+            file.attrs.update(self.attributes)
+            for part in parts:
+                parameters = {name: values for name, values in part.items() if name != "data"}
+                for place, values in enumerate(part["data"]):
+                    own = {name: float(entry[place]) for name, entry in parameters.items()}
+                    self._write_group(file.create_group(f"{number:04d}"), values, {"seed": number, **own})
+                    number += 1
+
+    def _write_group(self, group: h5py.Group, values: NDArray[Any], own: Mapping[str, float]) -> None:
+        group["data"] = values.astype(np.float32, copy=False)
+        for letter, axis in zip("xyz", self.axes, strict=False):
+            group[f"grid/{letter}"] = axis.astype(np.float32)
+        group["grid/t"] = times_of(self.frames, self.duration).astype(np.float32)
+        group.attrs["config"] = "".join(f"{name}: {_yaml(value)}\n" for name, value in {**self.settings, **own}.items())
+        for name, value in own.items():
+            if name != "seed":
+                group.attrs[name] = value
+
+
+def _yaml(value: Any) -> str:
+    """A number, a text or several of them as YAML; JSON is YAML."""
+    return json.dumps(value)
+
+
+@frozen
+class DarcyLayout:
+    """PDEBench's steady file: `tensor` [n, 1, x, y] and `nu` [n, x, y] float32, coordinates, and `beta`, an attribute
+    where it is one number and an array with a number for each sample where it differs.
+    """
+
+    trajectories: int
+    axes: tuple[NDArray[np.float64], NDArray[np.float64]]
+    beta: float | tuple[float, float]
+    attributes: Mapping[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        return 8 * self.trajectories * math.prod(map(len, self.axes)) + HEADER_BYTES
+
+    def write(self, path: Path, parts: Iterable[Part]) -> None:
+        """Write the file from all parts, which hold `tensor`, `nu` and `beta`."""
+        grid = tuple(map(len, self.axes))
+        shapes: dict[str, tuple[int, ...]] = {
+            "tensor": (self.trajectories, 1, *grid),
+            "nu": (self.trajectories, *grid),
+        }
+        with h5py.File(path, "w") as file:
+            file.attrs.update(self.attributes)
+            if isinstance(self.beta, tuple):
+                shapes["beta"] = (self.trajectories,)
+            else:
+                file.attrs["beta"] = self.beta
+            write_arrays(file, shapes, parts)
+            write_coordinates(file, self.axes, np.zeros(1))
+
+
+@frozen
+class FlowLayout:
+    """PDEBench's incompressible file: `velocity` [n, t, x, y, 2] and `force` [n, x, y, 2] float32, `t` [n, t], and
+    `nu`, a number for each trajectory.
+    """
+
+    trajectories: int
+    points: int
+    frames: int
+    duration: float
+    force: NDArray[np.float32]  # (x, y, 2), the same for all
+    attributes: Mapping[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        return 8 * self.trajectories * (self.frames + 1) * self.points**2 + HEADER_BYTES
+
+    def write(self, path: Path, parts: Iterable[Part]) -> None:
+        """Write the file from all parts, which hold `velocity` and `nu`."""
+        grid = (self.points, self.points)
+        shapes = {
+            "velocity": (self.trajectories, self.frames, *grid, 2),
+            "nu": (self.trajectories,),
+        }
+        with h5py.File(path, "w") as file:
+            file.attrs.update(self.attributes)
+            write_arrays(file, shapes, parts)
+            file["t"] = np.tile(times_of(self.frames, self.duration).astype(np.float32), (self.trajectories, 1))
+            force = file.create_dataset("force", (self.trajectories, *grid, 2), np.float32)
+            for number in range(self.trajectories):
+                force[number] = self.force

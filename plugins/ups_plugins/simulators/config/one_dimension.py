@@ -8,7 +8,54 @@ from attrs.validators import ge, gt, le
 from ups_kit import Field, FieldSpec
 from ups_kit.interfaces import Simulator
 
-from .keys import device_key, positive_range
+from .keys import (
+    Range,
+    device_key,
+    duration_key,
+    finite_range,
+    frames_key,
+    positive_range,
+    seed_key,
+    trajectories_key,
+)
+
+
+@frozen(kw_only=True)
+class Advection1DConfig:
+    """Trajectories of the advection equation on the periodic interval [0, 1], in PDEBench's HDF5 layout.
+
+    u_t + β u_x = 0, solved exactly. Initial conditions are PDEBench's random waves (Takamoto et al., arXiv:2210.07182)
+    with eight modes. The speed β is stored for each trajectory as `beta`.
+    """
+
+    trajectories: int = trajectories_key(1000)
+    points: int = field(default=256, validator=ge(4), metadata={"help": "stored points along x", "unit": "points"})
+    frames: int = frames_key(41)
+    duration: float = duration_key(2.0)
+    beta: Range = field(
+        default=(0.1, 4.0),
+        validator=finite_range,
+        metadata={"help": "speed: one number, or [low, high] for uniform draws", "unit": "lengths per time"},
+    )
+    seed: int = seed_key()
+    device: str = device_key()
+
+    def describe(self) -> FieldSpec:
+        """What the file will hold."""
+        return FieldSpec(
+            targets=(Field("u"),),
+            domain=((0.0, 1.0),),
+            periodic=(True,),
+            layout="grid",
+            grid=(self.points,),
+            dt=self.duration / (self.frames - 1),
+            conditions=("dt", "beta"),
+        )
+
+    def build(self) -> Simulator:
+        from ..advection import advection1d
+
+        return advection1d(self)
 
 
 @frozen(kw_only=True)
