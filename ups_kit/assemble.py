@@ -144,7 +144,7 @@ def _cache_problems(recipe: Recipe) -> Iterator[Problem]:
     if not any(stage.keeps_encoder for stage in takers if isinstance(stage, TakesLatents)):
         for stage in takers:
             yield Problem(
-                f"stages.{stage.name}.freeze",  # type: ignore[attr-defined]
+                f"stages.{stage.name}.freeze",
                 "this stage trains the encoder, whose latents then change with every step, and there is a "
                 '[latent_cache]; set freeze = ["encoder"] after a stage that trains it (use = "codec"), or remove '
                 "[latent_cache]",

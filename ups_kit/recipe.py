@@ -48,6 +48,15 @@ class Run:
         default="fp32", metadata={"help": "arithmetic of forward and backward"}
     )
     compile: bool = field(default=False, metadata={"help": "torch.compile the model's parts"})
+    workers: int = field(
+        default=0,
+        validator=ge(0),
+        metadata={"help": "processes that read batches ahead; 0: a thread of this one, the same batches"},
+    )
+    worker_start: Literal["forkserver", "spawn", "fork"] = field(
+        default="forkserver",
+        metadata={"help": "how they are started; fork is quickest, and may hang after threads or a GPU were in use"},
+    )
 
 
 @frozen(kw_only=True)
@@ -55,6 +64,26 @@ class PluginsTable:
     """Which plugins a recipe does without."""
 
     disable: tuple[str, ...] = field(default=(), metadata={"help": "names of plugins that are not loaded"})
+
+
+@frozen(kw_only=True)
+class LatentCache:
+    """Latents of the train split, encoded once and kept on disk, for operator stages that freeze the encoder.
+
+    They are addressed by their content: other weights of the encoder or other data have another folder.
+    """
+
+    folder: Path | None = field(
+        default=None, metadata={"help": "where they are kept; .latents in run.folder where absent"}
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = field(
+        default="float32", metadata={"help": "how they are stored; float32 trains as if there were no cache"}
+    )
+    preload: Literal["auto"] | bool = field(
+        default="auto",
+        metadata={"help": "hold them in memory: auto where they fill at most half of what is free, true, or false"},
+    )
+    shard: int = field(default=64, validator=gt(0), metadata={"help": "largest size of a file", "unit": "MB"})
 
 
 @frozen(kw_only=True)
@@ -68,6 +97,9 @@ class Recipe:
     operator: OperatorConfig = field(metadata={"help": "one step in the latent space"})
     decoder: DecoderConfig = field(metadata={"help": "latent tokens to fields at any points"})
     stages: tuple[StageConfig, ...] = field(metadata={"help": "what is done, in this order"})
+    latent_cache: LatentCache | None = field(
+        default=None, metadata={"help": "cached latents, for stages that freeze the encoder"}
+    )
     trackers: tuple[TrackerConfig, ...] = field(default=(), metadata={"help": "where numbers and pictures go"})
     plugins: PluginsTable = field(factory=PluginsTable, metadata={"help": "which plugins are not loaded"})
     recipe_version: int = field(default=1, metadata={"help": "version of the form that recipes have"})

@@ -164,7 +164,15 @@ def _folder(recipe: Recipe, resume: bool) -> RunFolder:
 # ---------------------------------------------------------------------------------------------------------------------
 # The papers of a run
 # ---------------------------------------------------------------------------------------------------------------------
-CHANGEABLE = ("run.device", "run.threads", "run.folder", "trackers", "description", "plugins")
+CHANGEABLE = (
+    *(f"latent_cache.{key}" for key in ("folder", "preload", "shard")),
+    "run.device",
+    "run.threads",
+    "run.folder",
+    "trackers",
+    "description",
+    "plugins",
+)
 
 
 def _write_papers(

@@ -51,7 +51,7 @@ def experiment_of(dataset: Dataset, seed: int = 0, **model: Any) -> Any:
         dataset=dataset,
         model=model_of(dataset, **model),
         device=torch.device("cpu"),
-        recipe=SimpleNamespace(run=run, stages=()),
+        recipe=SimpleNamespace(run=run, stages=(), latent_cache=None),
     )
 
 

@@ -56,7 +56,7 @@ def compute_losses(
     what it did not ask for, or asks for frames that the batch does not hold.
     """
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    asked = _asked(terms, progress, frames=batch.states.shape[1] - 1)
+    asked = _asked(terms, progress, batch)
     if not asked:
         return LossBundle(torch.zeros((), device=batch.states.device, requires_grad=True), {})
     shared = _share(model, batch, asked, progress, seed)
@@ -85,8 +85,8 @@ class Asking:
         return max(1, math.ceil(self.needs.share * batch - 1e-9))
 
 
-def _asked(terms: Iterable[LossTerm], progress: Progress, frames: int) -> list[Asking]:
-    asked = []
+def _asked(terms: Iterable[LossTerm], progress: Progress, batch: Batch) -> list[Asking]:
+    asked, frames = [], batch.states.shape[1] - 1
     for term in terms:
         weight = term.weighting.weight_at(progress)
         needs = term.loss.needs(progress) if weight > 0 else None
@@ -95,6 +95,8 @@ def _asked(terms: Iterable[LossTerm], progress: Progress, frames: int) -> list[A
         furthest = max((*needs.decodes, *needs.encodes, 0))
         if furthest > frames:
             raise PluginError(f"loss '{term.name}' asks for the frame t+{furthest}; the batch ends at t+{frames}")
+        if needs.decodes and not batch.states.shape[2]:
+            raise PluginError(f"loss '{term.name}' asks for fields, and says that it compares latents alone")
         asked.append(Asking(term, weight, needs))
     return asked
 

@@ -9,6 +9,7 @@ from .config import (
     InverseDecodingConfig,
     InverseEncodingConfig,
     LatentForwardConfig,
+    LatentRolloutConfig,
     MeanPreservationConfig,
     RelativeConfig,
     RolloutConfig,
@@ -35,6 +36,7 @@ def ups_kit_components() -> Components:
         "loss": {
             "forward": ForwardConfig,
             "latent_forward": LatentForwardConfig,
+            "latent_rollout": LatentRolloutConfig,
             "rollout": RolloutConfig,
             "relative": RelativeConfig,
             "spectral": SpectralConfig,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, le
 
 from ups_kit import FieldSpec, LatentSpec, Weighted
 from ups_kit.interfaces import Loss, Sampler, SamplerConfig
+
+if TYPE_CHECKING:
+    from .losses import Curriculum
 
 ERRORS = ("mse", "relative")
 ERROR_HELP = "mse, or relative: squared error over the mean square of each true frame (+ 0.01)"
@@ -49,12 +52,8 @@ class LatentForwardConfig(Weighted):
 
 
 @frozen(kw_only=True)
-class RolloutConfig(Weighted):
-    """Mean MSE of several predicted steps in physical space, taken in latent space: D(A^k(z_t)) against u_{t+k}.
-
-    The horizon is a curriculum: nothing before `start`, then a horizon that grows linearly from `from_step`, and
-    `horizon` steps from `full` on.
-    """
+class CurriculumConfig(Weighted):
+    """The keys of losses that compare several steps."""
 
     horizon: int = field(default=4, validator=gt(0), metadata={"help": "the furthest step K", "unit": "model steps"})
     from_step: int = field(
@@ -71,8 +70,6 @@ class RolloutConfig(Weighted):
         validator=in_(("budget", "epochs")),
         metadata={"help": "start and full are shares of the stage's budget, or epochs"},
     )
-    error: Literal["mse", "relative"] = field(default="mse", validator=in_(ERRORS), metadata={"help": ERROR_HELP})
-    sampler: SamplerConfig | None = field(default=None, metadata={"help": SAMPLER_HELP})
 
     def __attrs_post_init__(self) -> None:
         if self.from_step > self.horizon:
@@ -82,11 +79,48 @@ class RolloutConfig(Weighted):
         if 0 < self.full < self.start:
             raise ValueError(f"full = {self.full:g} is before start = {self.start:g}")
 
+    def curriculum(self) -> Curriculum:
+        """The same, as a loss keeps it."""
+        from .losses import Curriculum
+
+        return Curriculum(self.horizon, self.from_step, self.start, self.full, self.clock)
+
+
+@frozen(kw_only=True)
+class RolloutConfig(CurriculumConfig):
+    """Mean MSE of several predicted steps in physical space, taken in latent space: D(A^k(z_t)) against u_{t+k}.
+
+    The horizon is a curriculum: nothing before `start`, then a horizon that grows linearly from `from_step`, and
+    `horizon` steps from `full` on.
+    """
+
+    error: Literal["mse", "relative"] = field(default="mse", validator=in_(ERRORS), metadata={"help": ERROR_HELP})
+    sampler: SamplerConfig | None = field(default=None, metadata={"help": SAMPLER_HELP})
+
     def build(self, fields: FieldSpec) -> Loss:
         from .losses import RolloutLoss
 
-        sampler = _sampler(self.sampler, fields)
-        return RolloutLoss(self.horizon, self.from_step, self.start, self.full, self.clock, self.error, sampler)
+        return RolloutLoss(self.curriculum(), self.error, _sampler(self.sampler, fields))
+
+
+@frozen(kw_only=True)
+class LatentRolloutConfig(CurriculumConfig):
+    """Mean MSE of several predicted steps in latent space: A^k(z_t) against E(u_{t+k}), which carries no gradient.
+
+    The horizon is a curriculum, as that of `rollout`. With a `[latent_cache]` no field is read for it.
+    """
+
+    relative: bool = field(default=True, metadata={"help": "divide by the variance of each target latent"})
+
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+        """There must be frames to come."""
+        if fields.steady:
+            yield "use", "'latent_rollout' encodes future frames, and these data are steady; use 'forward'"
+
+    def build(self, fields: FieldSpec) -> Loss:
+        from .losses import LatentRolloutLoss
+
+        return LatentRolloutLoss(self.curriculum(), self.relative)
 
 
 @frozen(kw_only=True)

@@ -11,7 +11,7 @@ import math
 from typing import Literal
 
 import torch
-from attrs import define
+from attrs import define, field, frozen
 from torch import Tensor
 
 from ups_kit.errors import PluginError
@@ -73,6 +73,8 @@ class LatentForwardLoss:
     reaches: tuple[str, ...] = ("encoder", "operator")
     horizon: int = 1
 
+    latents_only: bool = True
+
     def needs(self, progress: Progress) -> Needs:
         return Needs(steps=1, encodes=(1,))
 
@@ -87,11 +89,11 @@ def latent_error(tokens: Tensor, target: Tensor, relative: bool) -> Tensor:
     return squared / target.var(correction=0).clamp_min(SMALLEST_VARIANCE) if relative else squared
 
 
-@define(eq=False)
-class RolloutLoss:
-    """Mean over k of MSE( D(A^k(z_t), q), u_{t+k}(q) ), k from `from_step` to a horizon that grows to K.
+@frozen
+class Curriculum:
+    """Which steps k a rollout is compared at: from `from_step` to a horizon that grows to K.
 
-    Nothing before `start`; from there the horizon grows linearly from `from_step`, and is K from `full` on. Both are
+    None before `start`; from there the horizon grows linearly from `from_step`, and is K from `full` on. Both are
     shares of the stage's budget, or epochs.
     """
 
@@ -100,9 +102,6 @@ class RolloutLoss:
     start: float
     full: float
     clock: Literal["budget", "epochs"]
-    error: Error
-    sampler: Sampler | None
-    reaches: tuple[str, ...] = ALL
 
     def steps(self, progress: Progress) -> range:
         """The steps k that are compared now; none before the start."""
@@ -113,12 +112,59 @@ class RolloutLoss:
         last = self.from_step + math.floor((self.horizon - self.from_step) * share)
         return range(self.from_step, last + 1)
 
+
+@define(eq=False)
+class RolloutLoss:
+    """Mean over k of MSE( D(A^k(z_t), q), u_{t+k}(q) ), k as the curriculum says."""
+
+    curriculum: Curriculum
+    error: Error
+    sampler: Sampler | None
+    reaches: tuple[str, ...] = ALL
+    horizon: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.horizon = self.curriculum.horizon
+
+    def steps(self, progress: Progress) -> range:
+        """The steps k that are compared now."""
+        return self.curriculum.steps(progress)
+
     def needs(self, progress: Progress) -> Needs | None:
         steps = self.steps(progress)
         return Needs(steps=steps[-1], decodes=tuple(steps)) if steps else None
 
     def __call__(self, forward: ForwardPass) -> Tensor:
         errors = [mean_squared_error(forward, step, self.error) for step in self.steps(forward.progress)]
+        return torch.stack(errors).mean()
+
+
+@define(eq=False)
+class LatentRolloutLoss:
+    """Mean over k of MSE( A^k(z_t), stopgrad(E(u_{t+k})) ), k as the curriculum says: a rollout without a decoder.
+
+    With `relative`, each step's error is divided by the variance of its target latent.
+    """
+
+    curriculum: Curriculum
+    relative: bool
+    sampler: Sampler | None = None
+    reaches: tuple[str, ...] = ("encoder", "operator")
+    latents_only: bool = True
+    horizon: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.horizon = self.curriculum.horizon
+
+    def needs(self, progress: Progress) -> Needs | None:
+        steps = self.curriculum.steps(progress)
+        return Needs(steps=steps[-1], encodes=tuple(steps)) if steps else None
+
+    def __call__(self, forward: ForwardPass) -> Tensor:
+        errors = [
+            latent_error(forward.latent(step).tokens, forward.encoded(step).tokens, self.relative)
+            for step in self.curriculum.steps(forward.progress)
+        ]
         return torch.stack(errors).mean()
 
 
@@ -206,6 +252,10 @@ class TotalVariationLoss:
     reaches: tuple[str, ...]
     sampler: Sampler | None = None
     horizon: int = 1
+
+    @property
+    def latents_only(self) -> bool:
+        return self.of == "latent"
 
     def needs(self, progress: Progress) -> Needs:
         return Needs(steps=1, decodes=(1,), dense=True) if self.of == "field" else Needs(steps=1)

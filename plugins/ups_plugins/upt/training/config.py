@@ -54,6 +54,11 @@ class OperatorStageConfig(FitSettings):
         """The parts of the model whose weights this stage changes."""
         return tuple(part for part in PARTS if part not in self.freeze)
 
+    @property
+    def keeps_encoder(self) -> bool:
+        """Whether the encoder stays as it is, so that cached latents stay true."""
+        return "encoder" in self.freeze
+
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         yield from check_settings(self, fields, latent)
         yield from check_losses(self.losses, fields, latent)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
+from ups_kit.data.latents import cached_dataset
 from ups_kit.errors import DataError, UsageError
 from ups_kit.fit.batches import TrainingWindows, to_device
 from ups_kit.fit.checks import active_losses, weighting_of
@@ -16,7 +17,7 @@ from ups_kit.fit.fitting import Task, frozen_parts
 from ups_kit.fit.forward import LossBundle, LossTerm, compute_losses
 from ups_kit.fit.loop import fit
 from ups_kit.folder import StageFolder
-from ups_kit.interfaces import Batch, Calibrates, Dataset, FieldSpec, LossConfig, Progress
+from ups_kit.interfaces import Batch, Calibrates, ComparesLatents, Dataset, FieldSpec, LossConfig, Progress
 from ups_kit.tasks import model_for, tasks_of
 from ups_kit.trackers import Trackers
 
@@ -125,6 +126,21 @@ def calibrate(experiment: Experiment, windows: TrainingWindows) -> None:
     model.decoder.calibrate(examples)
 
 
+def on_cached_latents(
+    experiment: Experiment, windows: TrainingWindows, terms: Sequence[LossTerm], trackers: Trackers
+) -> tuple[TrainingWindows, dict[str, Any]]:
+    """The same windows with cached latents, and what there is to say of the cache.
+
+    Fields are read beside them where some loss may look at fields.
+    """
+    reads_fields = not all(isinstance(term.loss, ComparesLatents) and term.loss.latents_only for term in terms)
+    dataset, summary = cached_dataset(
+        experiment, windows.steps, reads_fields, lambda text: trackers.line(f"{windows.stage}  {text}")
+    )
+    from_memory = dataset.latents.memory is not None and not reads_fields
+    return attrs.evolve(windows, dataset=dataset, workers=0 if from_memory else windows.workers), summary
+
+
 def _train(
     experiment: Experiment,
     folder: StageFolder,
@@ -143,6 +159,8 @@ def _train(
         stage=config.name,
         shift=config.periodic_shifts,
         device=experiment.device,
+        workers=run.workers,
+        worker_start=run.worker_start,
     )
 
     def loss(batch: Batch, progress: Progress, generator: torch.Generator) -> LossBundle:
@@ -150,6 +168,9 @@ def _train(
 
     if config.calibrate and "decoder" in config.trains:
         calibrate(experiment, windows)
+    cache: dict[str, Any] = {}
+    if experiment.recipe.latent_cache is not None and "encoder" not in config.trains:
+        windows, cache["latent_cache"] = on_cached_latents(experiment, windows, terms, trackers)
     with frozen_parts(model, [part for part in PARTS if part not in config.trains]):
         task = Task(
             stage=config.name,
@@ -163,4 +184,4 @@ def _train(
         )
         result = fit(task, folder, trackers)
         trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    return result | {"trained_parameters": trained}
+    return result | {"trained_parameters": trained} | cache
