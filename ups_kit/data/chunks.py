@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, Protocol
 
 import numpy as np
@@ -211,9 +211,11 @@ def _pieces(array: Chunks, samples: NDArray[np.integer], frames: NDArray[np.inte
     order = np.argsort(owner, kind="stable")
     sorted_owner = owner[order]
     borders = np.flatnonzero(np.diff(sorted_owner)) + 1
-    starts = np.concatenate([[0], borders]) if len(order) else []
-    groups = np.split(order, borders) if len(order) else []
-    return [_Piece(divmod(int(sorted_owner[start]), across), row[group], group) for start, group in zip(starts, groups)]
+    edges: list[int] = [0, *borders.tolist(), len(order)] if len(order) else [0]
+    rows, owners = row[order], sorted_owner.tolist()
+    return [
+        _Piece(divmod(owners[start], across), rows[start:stop], order[start:stop]) for start, stop in pairwise(edges)
+    ]
 
 
 def _in_range(numbers: NDArray[np.intp], end: int, what: str) -> None:

@@ -7,6 +7,7 @@ source reads as zeros.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -21,10 +22,10 @@ from attrs import define, field
 from numpy.typing import NDArray
 
 from ..errors import DataError, did_you_mean, nearest
+from . import chunks
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUPPORTED = "float32 and float64, of either byte order"
-CACHE_BYTES = 16 * 2**20  # of unpacked chunks for each array
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ class StoredArray:
     offset: int | None  # where the values begin, if they lie in one piece
     allow_external: bool = False
     _mapped: NDArray[Any] | None = field(default=None, init=False, repr=False)
-    _handle: tuple[int, Any] | None = field(default=None, init=False, repr=False)
+    _handle: tuple[int, Any, _Unpacked | None] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def of(cls, dataset: h5py.Dataset, allow_external: bool = False) -> StoredArray:
@@ -203,6 +204,7 @@ class StoredArray:
         if dataset.shape is None:
             raise DataError(f"{path}: dataset '{name}' is empty: it has a type and no values; expected an array")
         _check_filters(dataset, path, name)
+        _check_complete(dataset, path, name)
         plain = dataset.chunks is None and not dataset.external and not dataset.is_virtual
         offset = dataset.id.get_offset() if plain else None
         size = path.stat().st_size
@@ -217,6 +219,9 @@ class StoredArray:
         """Frames of samples: `samples` (B,), `frames` (B, F), increasing along F; returns (B, F, ...) float32."""
         if self.offset is not None:
             return as_float32(self._contiguous()[samples[:, None], frames])
+        unpacked = self._unpacked()
+        if unpacked is not None:
+            return chunks.gather(unpacked, samples, frames)
         steps = np.diff(frames, axis=1)
         if steps.size and (steps != steps[0, 0]).any():
             raise ValueError("frames of windows are evenly spaced")
@@ -231,6 +236,11 @@ class StoredArray:
         """All values of a slice of frames of some samples, (samples, frames, ...) float32."""
         if self.offset is not None:
             return as_float32(self._contiguous()[:, frames][np.asarray(samples)])
+        unpacked = self._unpacked()
+        if unpacked is not None:
+            wanted = np.asarray(samples, np.intp)
+            numbers = np.arange(self.shape[1])[frames]
+            return chunks.gather(unpacked, wanted, np.broadcast_to(numbers, (len(wanted), len(numbers))))
         start, stop, step = frames.indices(self.shape[1])
         count = len(range(start, stop, step))
         result = np.empty((len(samples), count, *self.shape[2:]), np.float32)
@@ -239,6 +249,18 @@ class StoredArray:
             for row, sample in enumerate(samples):
                 block.read(int(sample), start, result[row])
         return result
+
+    def gather_points(
+        self, samples: NDArray[np.integer], frames: NDArray[np.integer], points: NDArray[np.integer], axes: int
+    ) -> NDArray[np.float32]:
+        """Frames (B, F) of samples at points (B, Q), (B, F, Q, ...): numbers in the grid of the `axes` axes behind them.
+
+        Of a mapped array these values alone are read, of a chunked one the chunks that hold some of them.
+        """
+        if self.offset is None:
+            return chunks.gather_points(self._unpacked() or _Unpacked(self, self._open()), samples, frames, points, axes)
+        flat = self._contiguous().reshape(*self.shape[:2], -1, *self.shape[2 + axes :])
+        return as_float32(flat[samples[:, None, None], frames[:, :, None], points[:, None, :]])
 
     def mapped(self) -> NDArray[Any] | None:
         """All values, not read yet, where they lie in one piece."""
@@ -252,12 +274,18 @@ class StoredArray:
 
     def _open(self) -> Any:
         if self._handle is None or self._handle[0] != os.getpid():
-            with opened(self.path) as file:
-                packed = find_array(file, self.name, self.allow_external).id.get_create_plist().get_nfilters() > 0
-            # Without a cache, HDF5 reads of a plain chunk only what is asked for.
-            file = h5py.File(self.path, "r", rdcc_nbytes=CACHE_BYTES if packed else 0)
-            self._handle = (os.getpid(), find_array(file, self.name, self.allow_external))
+            # Without a cache, HDF5 reads of a plain chunk only what is asked for; unpacked ones are kept in `chunks`.
+            file = h5py.File(self.path, "r", rdcc_nbytes=0)
+            dataset = find_array(file, self.name, self.allow_external)
+            packed = dataset.chunks is not None and dataset.id.get_create_plist().get_nfilters() > 0
+            self._handle = (os.getpid(), dataset, _Unpacked(self, dataset) if packed else None)
         return self._handle[1]
+
+    def _unpacked(self) -> _Unpacked | None:
+        """The array by whole chunks, where these have to be unpacked."""
+        self._open()
+        assert self._handle is not None
+        return self._handle[2]
 
     def __getstate__(self) -> tuple[Any, ...]:
         return (self.path, self.name, self.shape, self.dtype, self.offset, self.allow_external)
@@ -277,9 +305,58 @@ def _check_filters(dataset: h5py.Dataset, path: Path, name: str) -> None:
             )
 
 
+def _check_complete(dataset: h5py.Dataset, path: Path, name: str) -> None:
+    """Refuse an array of which chunks were never written: HDF5 reads them as zeros, without a word."""
+    if dataset.chunks is None or dataset.is_virtual:
+        return
+    expected = math.prod(-(-size // part) for size, part in zip(dataset.shape, dataset.chunks, strict=True))
+    written = dataset.id.get_num_chunks()
+    if written < expected:
+        raise DataError(
+            f"{path}: dataset '{name}' {list(dataset.shape)} claims {dataset.nbytes:,} bytes in {expected:,} chunks, and "
+            f"{written:,} of them were written; the others would read as zeros: download or make it again"
+        )
+
+
 def as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
     """The values in this machine's float32, copied only where they are not."""
     return np.asarray(values, dtype=np.float32)
+
+
+class _Unpacked:
+    """An array in chunks as `chunks` reads it: each is unpacked by HDF5, which does one thing at a time."""
+
+    threads, plain = 1, False
+
+    def __init__(self, array: StoredArray, dataset: Any) -> None:
+        self._array, self._dataset = array, dataset
+        self.shape, self.dtype = array.shape, array.dtype.newbyteorder("=")
+        self.chunk: tuple[int, ...] = self._dataset.chunks or (1, 1, *array.shape[2:])
+        self._space, self._type = self._dataset.id.get_space(), h5py.h5t.py_create(self.dtype)
+
+    def __eq__(self, other: object) -> bool:  # chunks are kept under the array, not under this view of it
+        return isinstance(other, _Unpacked) and other._array is self._array
+
+    def __hash__(self) -> int:
+        return id(self._array)
+
+    def load(self, numbers: tuple[int, ...]) -> NDArray[Any]:
+        """A whole chunk, zeros where it reaches over the array's end."""
+        start = tuple(number * size for number, size in zip(numbers, self.chunk, strict=True))
+        count = tuple(min(size, end - low) for size, end, low in zip(self.chunk, self.shape, start, strict=True))
+        inside = count == self.chunk
+        values = np.empty(self.chunk, self.dtype) if inside else np.zeros(self.chunk, self.dtype)
+        part = values if inside else np.empty(count, self.dtype)
+        self._space.select_hyperslab(start, count)
+        with damage_told(self._array.path):  # h5py's high-level reading costs more than to unpack a small chunk
+            self._dataset.id.read(h5py.h5s.create_simple(count), self._space, part, mtype=self._type)
+        if not inside:
+            values[tuple(slice(0, size) for size in count)] = part
+        return values
+
+    def load_rows(self, numbers: tuple[int, ...], start: int, stop: int) -> NDArray[Any]:
+        chunk = self.load(numbers)
+        return chunk.reshape(-1, *chunk.shape[2:])[start:stop]
 
 
 class _Block:
