@@ -11,6 +11,8 @@ from attrs.validators import ge, gt, in_, le
 from ups_kit import FieldSpec, LatentSpec, Weighted
 from ups_kit.interfaces import Loss, Sampler, SamplerConfig
 
+from .refusals import at_all_points, not_steady
+
 if TYPE_CHECKING:
     from .losses import Curriculum
 
@@ -44,6 +46,11 @@ class LatentForwardConfig(Weighted):
     """MSE of one predicted step in latent space: A(z_t) against E(u_{t+1}), which carries no gradient."""
 
     relative: bool = field(default=True, metadata={"help": "divide by the variance of the target latent"})
+
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+        """Future frames must be whole, and the encoder must see them."""
+        yield from not_steady(fields, "no answer can be encoded; train with the loss 'forward'")
+        yield from at_all_points(fields, "this loss encodes whole frames")
 
     def build(self, fields: FieldSpec) -> Loss:
         from .losses import LatentForwardLoss
@@ -97,6 +104,11 @@ class RolloutConfig(CurriculumConfig):
     error: Literal["mse", "relative"] = field(default="mse", validator=in_(ERRORS), metadata={"help": ERROR_HELP})
     sampler: SamplerConfig | None = field(default=None, metadata={"help": SAMPLER_HELP})
 
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+        """Steady data have one step."""
+        if self.horizon > 1:
+            yield from not_steady(fields, "it has one step; set horizon = 1", "horizon")
+
     def build(self, fields: FieldSpec) -> Loss:
         from .losses import RolloutLoss
 
@@ -114,6 +126,8 @@ class LatentRolloutConfig(CurriculumConfig):
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         """There must be frames to come."""
+        yield from not_steady(fields, "no answer can be encoded; train with the loss 'forward'")
+        yield from at_all_points(fields, "this loss encodes whole frames")
         if fields.steady:
             yield "use", "'latent_rollout' encodes future frames, and these data are steady; use 'forward'"
 
@@ -141,6 +155,7 @@ class SpectralConfig(Weighted):
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         """The data must lie on a regular grid."""
+        yield from at_all_points(fields, "a spectrum needs all points of a grid")
         if fields.grid is None:
             yield "use", f"'spectral' needs fields on a regular grid, these lie on a layout '{fields.layout}'"
 
@@ -155,6 +170,10 @@ class MeanPreservationConfig(Weighted):
     """MSE of the spatial means of one predicted step: what a conserved mean must not lose."""
 
     sampler: SamplerConfig | None = field(default=None, metadata={"help": SAMPLER_HELP})
+
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+        """The spatial mean is that of all points."""
+        yield from at_all_points(fields, "a spatial mean needs all points")
 
     def build(self, fields: FieldSpec) -> Loss:
         from .losses import MeanPreservationLoss
@@ -174,6 +193,8 @@ class TotalVariationConfig(Weighted):
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         """The data must lie on a regular grid."""
+        if self.of == "field":
+            yield from at_all_points(fields, "neighbours are neighbours on the whole grid; set of = 'latent'")
         if fields.grid is None:
             yield "use", f"'total_variation' needs fields on a regular grid, these lie on a layout '{fields.layout}'"
 
@@ -190,6 +211,10 @@ class InverseEncodingConfig(Weighted):
 
     error: Literal["mse", "relative"] = field(default="mse", validator=in_(ERRORS), metadata={"help": ERROR_HELP})
     sampler: SamplerConfig | None = field(default=None, metadata={"help": SAMPLER_HELP})
+
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+        """There must be a frame that was encoded."""
+        yield from not_steady(fields, "no frame is encoded that could be decoded again; train with the loss 'forward'")
 
     def build(self, fields: FieldSpec) -> Loss:
         from .losses import InverseEncodingLoss
@@ -210,6 +235,11 @@ class InverseDecodingConfig(Weighted):
         metadata={"help": "share of the batch's samples that are decoded and encoded"},
     )
     relative: bool = field(default=False, metadata={"help": "divide by the variance of z"})
+
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+        """The encoder must see what the decoder gives, at all points."""
+        yield from not_steady(fields, "its encoder does not see what is decoded; train with the loss 'forward'")
+        yield from at_all_points(fields, "this loss decodes and encodes whole frames")
 
     def build(self, fields: FieldSpec) -> Loss:
         from .losses import ALL, InverseDecodingLoss
