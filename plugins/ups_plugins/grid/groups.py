@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DATA, GRID = "data", "grid"
 SHOWN = 6  # groups that a message lists
 USUAL = {(2, 1): ("h",), (2, 2): ("activator", "inhibitor")}  # channels by axes and their number: PDEBench's own files
-NO_PARAMETERS = ("seed",)  # numbers of a group that the solution does not depend on
+NO_PARAMETERS = ("seed", "radius")  # numbers of a group that are none of the equation's: of its initial condition
 
 
 @define(eq=False)

@@ -39,6 +39,7 @@ def advection1d(config: Advection1DConfig) -> Simulation:
             "solver": "exact: the initial condition at x - beta t",
             "values": "at cell centres",
             "units": "dimensionless",
+            "periodic": [True],
             "seed": config.seed,
             "written_by": "ups_kit simulator advection1d",
         },
@@ -85,6 +86,7 @@ class Advection:
 
         def onward(frame: Tensor, number: int) -> Tensor:
             way = parameters["beta"] * float(times[number + 1] - times[number])
-            return torch.fft.irfft(torch.fft.rfft(frame) * torch.exp(-way[:, None] * numbers), points)
+            shifted: Tensor = torch.fft.irfft(torch.fft.rfft(frame) * torch.exp(-way[:, None] * numbers), points)
+            return shifted
 
         return {"residual": step_residual(state, onward), "mass drift": drift(state.mean(2), size(state))}

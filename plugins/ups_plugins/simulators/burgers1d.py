@@ -119,12 +119,13 @@ class Burgers1D:
                 report(frame / (config.frames - 1))
         return {"tensor": stored, "epsilon": epsilons}
 
-    def _attributes(self) -> dict[str, str | int | float]:
+    def _attributes(self) -> dict[str, str | int | float | list[bool]]:
         return {
             "equation": "u_t + (u^2/2)_x = (epsilon/pi) u_xx on [0, 1], periodic",
             "solver": SOLVER,
             "values": "cell averages",
             "units": "dimensionless",
+            "periodic": [True],
             "seed": self.config.seed,
             "refinement": self.config.refinement,
             "cfl": self.config.cfl,

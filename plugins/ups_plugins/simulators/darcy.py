@@ -44,6 +44,7 @@ def darcy2d(config: Darcy2DConfig) -> Simulation:
             "solver": "five-point finite volumes, harmonic means at faces, sparse direct solution",
             "values": "at cell centres",
             "units": "dimensionless",
+            "periodic": [False, False],
             "seed": config.seed,
             "written_by": "ups_kit simulator darcy2d",
         },

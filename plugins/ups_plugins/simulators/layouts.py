@@ -25,7 +25,8 @@ def cell_centres(points: int, low: float = 0.0, high: float = 1.0) -> NDArray[np
 
 def times_of(frames: int, duration: float, extra: int = 0) -> NDArray[np.float64]:
     """The frames' times; PDEBench writes one more than there are frames where it writes `t-coordinate`."""
-    return np.arange(frames + extra) * (duration / (frames - 1))
+    times: NDArray[np.float64] = np.arange(frames + extra, dtype=np.float64) * (duration / (frames - 1))
+    return times
 
 
 def write_arrays(file: h5py.File, shapes: Mapping[str, Sequence[int]], parts: Iterable[Part]) -> None:
@@ -161,14 +162,14 @@ class DarcyLayout:
 @frozen
 class FlowLayout:
     """PDEBench's incompressible file: `velocity` [n, t, x, y, 2] and `force` [n, x, y, 2] float32, `t` [n, t], and
-    `nu`, a number for each trajectory.
+    `nu`, a number for each trajectory. Where nothing drives the flow there is no `force`.
     """
 
     trajectories: int
     points: int
     frames: int
     duration: float
-    force: NDArray[np.float32]  # (x, y, 2), the same for all
+    force: NDArray[np.float32] | None  # (x, y, 2), the same for all
     attributes: Mapping[str, Any]
 
     @property
@@ -186,6 +187,7 @@ class FlowLayout:
             file.attrs.update(self.attributes)
             write_arrays(file, shapes, parts)
             file["t"] = np.tile(times_of(self.frames, self.duration).astype(np.float32), (self.trajectories, 1))
-            force = file.create_dataset("force", (self.trajectories, *grid, 2), np.float32)
-            for number in range(self.trajectories):
-                force[number] = self.force
+            if self.force is not None:
+                force = file.create_dataset("force", (self.trajectories, *grid, 2), np.float32)
+                for number in range(self.trajectories):
+                    force[number] = self.force

@@ -40,6 +40,7 @@ def navier_stokes2d(config: NavierStokes2DConfig) -> Simulation:
         "equation": "w_t + u.grad w = nu lap w - drag w + curl f on [0, 1]^2, periodic",
         "solver": "Fourier, 2/3 rule, integrating factor, Runge-Kutta 4",
         "values": "at cell centres",
+        "periodic": [True, True],
         "seed": config.seed,
         "drag": config.drag,
         "forcing": config.forcing,
@@ -50,7 +51,8 @@ def navier_stokes2d(config: NavierStokes2DConfig) -> Simulation:
     if config.store == "vorticity":
         tensor = TensorLayout(config.trajectories, axes, config.frames, config.duration, ("nu",), attributes)
         return Simulation(config, flow, tensor)
-    layout = FlowLayout(config.trajectories, config.points, config.frames, config.duration, flow.force(), attributes)
+    force = None if config.forcing == "none" else flow.force()
+    layout = FlowLayout(config.trajectories, config.points, config.frames, config.duration, force, attributes)
     return Simulation(config, flow, layout)
 
 
@@ -148,7 +150,8 @@ class Flow:
     def _curl(self, modes: Modes) -> Tensor:
         force = torch.from_numpy(self.force().astype(np.float64)).to(modes.x.device).movedim(-1, 0)
         along, across = torch.fft.rfft2(force)
-        return (1j * (modes.x * across - modes.y * along)) * modes.kept
+        curl: Tensor = (1j * (modes.x * across - modes.y * along)) * modes.kept
+        return curl
 
     def audit(
         self, values: Tensor, times: NDArray[np.float64], parameters: Mapping[str, Tensor]
@@ -165,7 +168,8 @@ class Flow:
         def onward(frame: Tensor, number: int) -> Tensor:
             spectrum = torch.fft.rfft2(frame) * modes.kept
             interval = float(times[number + 1] - times[number])
-            return torch.fft.irfft2(self.advance(spectrum, parameters["nu"], interval, modes))
+            after: Tensor = torch.fft.irfft2(self.advance(spectrum, parameters["nu"], interval, modes))
+            return after
 
         found = {"residual": step_residual(vorticity, onward)}
         if self.config.store == "vorticity":
@@ -205,10 +209,12 @@ class Modes:
     def velocity(self, spectrum: Tensor) -> Tensor:
         """(2, trajectories, x, y) from the vorticity's modes."""
         points = spectrum.shape[-2]
-        return torch.fft.irfft2(self.to_velocity[:, None] * spectrum, s=(points, points))
+        velocity: Tensor = torch.fft.irfft2(self.to_velocity[:, None] * spectrum, s=(points, points))
+        return velocity
 
     def transport(self, spectrum: Tensor) -> Tensor:
         """-u·∇ω, as modes."""
         u, v = self.velocity(spectrum)
         products = torch.fft.rfft2(torch.stack([u * v, v * v - u * u]))
-        return self.from_products[0] * products[0] + self.from_products[1] * products[1]
+        transport: Tensor = self.from_products[0] * products[0] + self.from_products[1] * products[1]
+        return transport

@@ -29,8 +29,8 @@ class Darcy2DConfig:
     """Steady Darcy flow through a medium of two materials on the unit square, in PDEBench's HDF5 layout.
 
     -∇·(a ∇u) = β, u = 0 on the boundary (Takamoto et al., arXiv:2210.07182): the permeability a, stored as `nu`, is 1
-    or `contrast` by the sign of a random sum of Gaussian bumps. Five-point finite volumes, solved directly. β is stored as
-    an attribute where it is one number, and for each sample where it is drawn.
+    or `contrast` by the sign of a random sum of Gaussian bumps. Five-point finite volumes, solved directly. β is stored
+    as an attribute where it is one number, and for each sample where it is drawn.
     """
 
     trajectories: int = trajectories_key(1000)
@@ -97,7 +97,7 @@ class DiffusionReaction2DConfig:
     def describe(self) -> FieldSpec:
         """What the file will hold."""
         return FieldSpec(
-            targets=(Field("u"), Field("v")),
+            targets=(Field("activator"), Field("inhibitor")),
             domain=((-1.0, 1.0), (-1.0, 1.0)),
             periodic=(False, False),
             layout="grid",
