@@ -61,7 +61,7 @@ class Waves:
         waves = torch.sin(2 * math.pi * modes * place[..., None] + phase[:, None, None])
         return (amplitude[:, None, None] * waves).sum(-1)[..., None]
 
-    def trajectories(self, split: str) -> Trajectories:
+    def trajectories(self, split: str, limit: int | None = None) -> Trajectories:
         samples = len(self._speeds)
         parameters = torch.stack([torch.full((samples,), 0.1), self._speeds], 1)
         times = 0.1 * torch.arange(self._frames)

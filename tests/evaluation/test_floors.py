@@ -12,10 +12,21 @@ import torch
 from ups_kit.errors import DataError
 from ups_kit.interfaces import Field, FieldSpec, Latent
 from ups_plugins.upt.evaluation import floors
-from ups_plugins.upt.evaluation.scores import score
-from ups_plugins.upt.evaluation.truth import read_truth
+from ups_plugins.upt.evaluation.autoregression import fit_modes
+from ups_plugins.upt.evaluation.interpolation import lattice, node_places, spline_matrix
+from ups_plugins.upt.evaluation.scores import Score, score
+from ups_plugins.upt.evaluation.truth import Truth, read_truth
 
 Make = Callable[..., Any]
+
+
+def forecast(name: str, truth: Truth, dataset: Any, tokens: int = 8) -> floors.Floor:
+    """A floor of a data set, prepared for a latent of so many tokens."""
+    return floors.prepare(truth, dataset, Latent(torch.zeros(1, tokens, 4), None)).forecasts[name](truth)
+
+
+def through(truth: Truth, dataset: Any, tokens: int) -> Score:
+    return score(forecast("interpolation", truth, dataset, tokens).rollout, truth, True)
 
 
 def test_persistence_of_waves_at_rest_is_perfect(waves: Make) -> None:
@@ -44,8 +55,7 @@ def test_the_spatial_mean_scores_one_in_vrmse(waves: Make) -> None:
 def test_linear_autoregression_is_exact_for_one_speed(waves: Make, history: int) -> None:
     dataset = waves((0.7,) * 6, history=history, offset=1.0)
     truth = read_truth(dataset, "test", None)
-    found = floors.linear_autoregression(truth, dataset)
-    assert found is not None
+    found = forecast("linear_autoregression", truth, dataset)
     assert score(found.one_step, truth, False).mean < 1e-5
     assert score(found.rollout, truth, True).mean < 1e-5
     assert score(floors.persistence(truth).rollout, truth, True).mean > 0.1
@@ -54,8 +64,7 @@ def test_linear_autoregression_is_exact_for_one_speed(waves: Make, history: int)
 def test_linear_autoregression_is_one_filter_for_all_speeds(waves: Make) -> None:
     dataset = waves()
     truth = read_truth(dataset, "test", None)
-    found = floors.linear_autoregression(truth, dataset)
-    assert found is not None
+    found = forecast("linear_autoregression", truth, dataset)
     assert score(found.rollout, truth, True).mean > 0.1
 
 
@@ -67,7 +76,7 @@ def test_linear_autoregression_mixes_channels_and_axes() -> None:
     for _ in range(6):
         frames.append(frames[-1].reshape(5, 6, 5, 2).roll(1, 2).reshape(5, 30, 2) @ turn)
     values = torch.stack(frames, 1)
-    modes = floors.fit_modes(values, fields)
+    modes = fit_modes(values, fields)
     assert torch.allclose(modes.rollout(values[:, :1], 6), values[:, 1:], atol=1e-5)
     assert torch.allclose(modes.one_step(values), values[:, 1:], atol=1e-5)
 
@@ -76,24 +85,19 @@ def test_there_is_no_filter_and_no_interpolation_without_a_grid(waves: Make) -> 
     dataset = waves()
     dataset.fields = FieldSpec((Field("u"),), ((0.0, 1.0),), (True,), "mesh", None, 0.1, (), 1, ("dt", "speed"))
     truth = read_truth(dataset, "test", None)
-    assert floors.linear_autoregression(truth, dataset) is None
-    assert floors.interpolation(truth, Latent(torch.zeros(1, 8, 4), None)) is None
+    found = floors.prepare(truth, dataset, Latent(torch.zeros(1, 8, 4), None))
+    assert set(found.forecasts) == {"persistence", "spatial_mean"}
 
 
 def test_interpolation_through_all_points_is_the_truth(waves: Make) -> None:
-    truth = read_truth(waves(), "test", None)
-    found = floors.interpolation(truth, Latent(torch.zeros(1, 32, 4), None))
-    assert found is not None
-    assert score(found.rollout, truth, True).mean < 1e-6
+    dataset = waves()
+    assert through(read_truth(dataset, "test", None), dataset, 32).mean < 1e-6
 
 
 def test_interpolation_gets_worse_with_fewer_tokens(waves: Make) -> None:
-    truth = read_truth(waves(), "test", None)
-    errors = []
-    for tokens in (32, 16, 8, 5, 1):
-        found = floors.interpolation(truth, Latent(torch.zeros(1, tokens, 4), None))
-        assert found is not None
-        errors.append(score(found.rollout, truth, True).mean)
+    dataset = waves()
+    truth = read_truth(dataset, "test", None)
+    errors = [through(truth, dataset, tokens).mean for tokens in (32, 16, 8, 5, 1)]
     assert errors == sorted(errors)
     assert errors[1] < 0.05
     assert errors[2] > 0.2
@@ -101,15 +105,22 @@ def test_interpolation_gets_worse_with_fewer_tokens(waves: Make) -> None:
 
 def test_splines_represent_cubics_and_wrap_around() -> None:
     points = np.arange(40.0)
-    nodes = floors.node_places(40, 10)
     cubic = 1 + points - 0.3 * points**2 + 0.01 * points**3
-    assert floors.spline_matrix(40, nodes, False).numpy() @ cubic[nodes] == pytest.approx(cubic, rel=1e-9)
-    moved = floors.spline_matrix(40, nodes, True).numpy() @ np.roll(np.eye(40)[0], 6)[nodes]
-    same = np.roll(floors.spline_matrix(40, nodes, True).numpy() @ np.roll(np.eye(40)[0], 2)[nodes], 4)
+    for nodes in (node_places(40, 10, True), node_places(40, 10, False)):
+        assert spline_matrix(40, nodes, False).numpy() @ cubic[nodes] == pytest.approx(cubic, rel=1e-9)
+    nodes = node_places(40, 10, True)
+    moved = spline_matrix(40, nodes, True).numpy() @ np.roll(np.eye(40)[0], 6)[nodes]
+    same = np.roll(spline_matrix(40, nodes, True).numpy() @ np.roll(np.eye(40)[0], 2)[nodes], 4)
     assert moved == pytest.approx(same, abs=1e-12)
     for count in (1, 2, 3):
-        matrix = floors.spline_matrix(40, floors.node_places(40, count), True)
+        matrix = spline_matrix(40, node_places(40, count, True), True)
         assert matrix.sum(1).numpy() == pytest.approx(1)
+
+
+def test_nodes_reach_both_ends_of_an_axis_that_does_not_wrap() -> None:
+    assert node_places(40, 4, False).tolist() == [0, 13, 26, 39]
+    assert node_places(40, 4, True).tolist() == [5, 15, 25, 35]
+    assert node_places(40, 1, False).tolist() == [20]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +137,7 @@ def test_splines_represent_cubics_and_wrap_around() -> None:
 def test_interpolation_has_no_more_points_than_tokens(
     grid: tuple[int, ...], tokens: int, anchors: tuple[int, ...] | None, expected: tuple[int, ...]
 ) -> None:
-    assert floors.lattice(grid, tokens, anchors) == expected
+    assert lattice(grid, tokens, anchors) == expected
 
 
 def test_a_split_with_nothing_to_score_says_so(waves: Make) -> None:

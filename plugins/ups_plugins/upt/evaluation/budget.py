@@ -1,20 +1,25 @@
-"""Where the error of the latent rollout comes from."""
+"""Where the error of a forecast comes from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
 from ups_kit import metrics
 
-from .rollouts import Forecasts, Runner
-from .scores import Summary, finite, finite_list
+from .rollouts import Forecasts
+from .scores import Summary, Table, finite, finite_list, joined
 from .truth import Truth
 
 START_TRAJECTORIES = 32  # the start's share is a diagnosis, not a score: a few trajectories tell it
+ROLLOUT_TERMS = ("encode", "drift", "step", "decode", "total", "reencoding")
+STEADY_TERMS = ("offset", "amplitude", "shape", "total")
 
 
-def error_budget(forecasts: Forecasts, runner: Runner, truth: Truth) -> dict[str, Summary]:
-    """The error of the latent rollout at frame k, split into parts that are measured in one unit.
+def rollout_budget(forecasts: Forecasts, truth: Truth) -> Table:
+    """The error of the latent rollout at frame k, split into parts that are measured in one unit; (S, steps) each.
 
     With E, A, D the encoder, operator and decoder, z_k = E(u_k) the true frame's latent, and k steps from the last
     given frame 0, the error is a sum of three fields, exactly:
@@ -27,31 +32,62 @@ def error_budget(forecasts: Forecasts, runner: Runner, truth: Truth) -> dict[str
 
         `encode`  =  D(A^k z_0) − D(A^k E(D(z_0))),
 
-    the change of the rollout when its start is decoded and encoded once more, on the first 32 trajectories. And
-    `reencoding`, D(A^k z_0) less the re-encoding rollout, is what staying in latent space changes.
+    the change of the rollout when its start is decoded and encoded once more, on the first 32 trajectories
+    (`start_term`). And `reencoding`, D(A^k z_0) less the re-encoding rollout, is what staying in latent space changes.
 
     Every number is the RMS of that field over points, over the RMS of the truth u_k: an nRMSE. The RMS of a sum is at
     most the sum of the RMS, so total ≤ drift + step + decode, and at k = 1 the drift is zero.
     """
+    assert forecasts.codec is not None
     pairs = {
         "drift": (forecasts.latent, forecasts.one_step),
         "step": (forecasts.one_step, forecasts.codec),
         "decode": (forecasts.codec, truth.values),
+        "total": (forecasts.latent, truth.values),
         "reencoding": (forecasts.latent, forecasts.reencoded),
     }
-    terms = {name: _difference(one, other, truth) for name, (one, other) in pairs.items()}
-    total = metrics.nrmse(forecasts.latent, truth.values, truth.scored)
-    again = runner.latent_rollout(trips=1, limit=START_TRAJECTORIES)
-    terms["encode"] = _difference(forecasts.latent[: len(again)], again, truth)
-    order = {"encode": terms["encode"], "drift": terms["drift"], "step": terms["step"], "decode": terms["decode"]}
-    parts = order | {"total": total, "reencoding": terms["reencoding"]}
-    return {name: _summary(values) for name, values in parts.items()}
+    return {name: _difference(one, other, truth) for name, (one, other) in pairs.items()}
+
+
+def start_term(latent: Tensor, again: Tensor, truth: Truth) -> Tensor:
+    """`encode`: how the rollout of the first trajectories differs from one whose start made a trip; (S', steps)."""
+    return _difference(latent[: len(again)], again, truth.part(slice(0, len(again))))
+
+
+def steady_budget(answer: Tensor, truth: Truth) -> Table:
+    """The error e = û − u of a steady answer, split into three fields that are orthogonal to each other; (S, 1) each.
+
+    `offset`: the mean of e over points. `amplitude`: the part of the rest that is proportional to u − ⟨u⟩, an answer of
+    the right shape that is too large or too small. `shape`: what remains. Each is the RMS of its field over the RMS of
+    u; for each sample and channel the squares add up to that of `total`.
+    """
+    return joined([_steady_budget(answer[rows], truth.values[rows], truth.scored) for rows in truth.blocks()])
+
+
+def _steady_budget(answer: Tensor, truth: Tensor, scored: range) -> Table:
+    p, t = answer.double(), truth.double()
+    offset = (p - t).mean(2, keepdim=True).expand_as(t)
+    own = t - t.mean(2, keepdim=True)
+    rest = p - t - offset
+    share = (rest * own).sum(2, keepdim=True) / own.square().sum(2, keepdim=True).clamp_min(1e-300)
+    parts = {"offset": offset, "amplitude": share * own, "shape": rest - share * own, "total": p - t}
+    return {name: metrics.nrmse(t + part, t, scored) for name, part in parts.items()}
+
+
+def summarise_budget(terms: Mapping[str, Tensor]) -> dict[str, Summary]:
+    """The means of the terms, in the order in which they are told."""
+    order = [name for name in dict.fromkeys((*ROLLOUT_TERMS, *STEADY_TERMS)) if name in terms]
+    return {name: _summary(terms[name]) for name in order}
 
 
 def _difference(one: Tensor, other: Tensor, truth: Truth) -> Tensor:
     """RMS of the difference of two forecasts over the RMS of the truth, (S, steps)."""
-    reference = truth.values[: len(one)].double()
-    return metrics.nrmse(reference + (one.double() - other.double()), reference, truth.scored)
+    values = []
+    for rows in truth.blocks():
+        reference = truth.values[rows].double()
+        difference = one[rows].double() - other[rows].double()
+        values.append(metrics.nrmse(reference + difference, reference, truth.scored))
+    return torch.cat(values)
 
 
 def _summary(values: Tensor) -> Summary:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO
 
 from attrs import frozen
 
-from ups_kit.interfaces import Field
-
+from .config import EvaluateConfig
+from .definitions import definition
+from .measurement import Measured
 from .reach import Reach
-from .scores import Score, Summary, finite, named_steps, ratio
+from .scores import Score, Summary, field_channels, named_steps, ratio
 from .shuffle import Shuffle
-from .truth import Truth
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-LATENT, REENCODED = "latent rollout", "re-encoded rollout"
+LATENT, REENCODED, ANSWER = "latent rollout", "re-encoded rollout", "answer"
+STEADY_COLUMNS = {
+    "nRMSE": "nrmse",
+    "median": "nrmse_median",
+    "VRMSE": "vrmse",
+    "RMSE": "rmse",
+    "max error": "max_error",
+}
 
 
 @frozen
@@ -44,11 +44,15 @@ class Verdict:
 class Card:
     """Everything that a person reads first."""
 
+    steady: bool
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    fields: tuple[str, ...]  # of `by_field`; none where there is one field
+    by_field: tuple[Row, ...]  # nRMSE of each field
     definition: Mapping[str, str]
     budget: Mapping[str, Summary]
     shuffle: Shuffle
+    shuffle_statics: Shuffle
     reach: tuple[Reach, ...]
     ratios: Mapping[str, float | None]
     verdict: Verdict
@@ -64,6 +68,72 @@ class Card:
         }
 
 
+def make_card(measured: Measured, config: EvaluateConfig) -> Card:
+    """The card of what was measured."""
+    truth, steady = measured.truth, measured.truth.fields.steady
+    fields = tuple(field_channels(truth.fields)) if len(truth.fields.targets) > 1 else ()
+    judged = ANSWER if steady else LATENT if config.judged == "latent" else REENCODED
+    return Card(
+        steady,
+        tuple(STEADY_COLUMNS) if steady else columns(truth.steps),
+        tuple(_rows(measured)),
+        fields,
+        tuple(_field_rows(measured, fields)),
+        definition(truth, config.split, measured.tokens, measured.remarks),
+        measured.budget,
+        measured.shuffle,
+        measured.shuffle_statics,
+        measured.reach,
+        ratios(measured),
+        verdict(
+            judged,
+            measured.reencoded if judged == REENCODED else measured.latent,
+            {name: found.rollout for name, found in measured.floors.items()},
+            config.required(truth.fields),
+        ),
+    )
+
+
+def models(measured: Measured) -> dict[str, Score]:
+    """The model's rows by name: its rollouts, or its one answer."""
+    if measured.truth.fields.steady:
+        return {ANSWER: measured.latent}
+    return {LATENT: measured.latent, REENCODED: measured.reencoded}
+
+
+def _rows(measured: Measured) -> list[Row]:
+    found = models(measured)
+    if measured.truth.fields.steady:
+        scores = {**found, **{name: floor.rollout for name, floor in measured.floors.items()}}
+        return [
+            Row(name, tuple(_number(score, key) for key in STEADY_COLUMNS.values()), name in found)
+            for name, score in scores.items()
+        ]
+    steps = measured.truth.steps
+    return [
+        *(row(name, measured.one_step, score, steps, True) for name, score in found.items()),
+        *(row(name, floor.one_step, floor.rollout, steps, False) for name, floor in measured.floors.items()),
+    ]
+
+
+def _field_rows(measured: Measured, fields: Sequence[str]) -> list[Row]:
+    if not fields:
+        return []
+    found = models(measured)
+    scores = {**found, **{name: floor.rollout for name, floor in measured.floors.items()}}
+    if not measured.truth.fields.steady:
+        scores = {"one step": measured.one_step, **scores}
+    return [
+        Row(name, tuple(_number(score, f"nrmse/{field}") for field in fields), name in found or name == "one step")
+        for name, score in scores.items()
+    ]
+
+
+def _number(score: Score, key: str) -> float | None:
+    value = score.summary[key]
+    return value if isinstance(value, float) else None
+
+
 def columns(steps: int) -> tuple[str, ...]:
     """One step, the rollout at its named steps and as a whole, and how long it stays correlated."""
     later = [f"step {step}" for step in named_steps(steps) if step > 1]
@@ -72,55 +142,23 @@ def columns(steps: int) -> tuple[str, ...]:
 
 def row(name: str, one_step: Score, rollout: Score, steps: int, is_model: bool) -> Row:
     """A line of the card; every number is an nRMSE but the last two."""
-    later = [rollout.summary[f"nrmse_step_{step}"] for step in named_steps(steps) if step > 1][-2:]
-    numbers = (
-        one_step.summary["nrmse"],
-        *later,
-        *(rollout.summary[key] for key in ("nrmse", "vrmse", "correlation_time")),
-    )
-    return Row(name, tuple(number if isinstance(number, float) else None for number in numbers), is_model)
+    later = [f"nrmse_step_{step}" for step in named_steps(steps) if step > 1][-2:]
+    numbers = [_number(rollout, key) for key in (*later, "nrmse", "vrmse", "correlation_time")]
+    return Row(name, (_number(one_step, "nrmse"), *numbers), is_model)
 
 
-def definition(truth: Truth, split: str, tokens: int) -> dict[str, str]:
-    """What the numbers are: space, frames, denominators, order of averages (reliability of a score begins here)."""
-    fields = truth.fields
-    units = ", ".join(field_label(target) for target in fields.targets)
-    first, last = truth.scored.start, truth.scored.stop - 1
-    times = f"t = {truth.times[first]:.4g} to {truth.times[last]:.4g}"
-    given = "frame 0" if truth.given == 1 else f"frames 0 to {truth.given - 1}"
+def ratios(measured: Measured) -> dict[str, float | None]:
+    """The model's nRMSE over those that it is most often held against."""
+    floors, latent = measured.floors, measured.latent.mean
+    if measured.truth.fields.steady:
+        shown = [name for name in ("train_mean", "nearest_sample", "linear_regression") if name in floors]
+        return {f"answer / {name.replace('_', ' ')}": ratio(latent, floors[name].rollout.mean) for name in shown}
+    persistence = floors["persistence"]
     return {
-        "data": f"{truth.samples} trajectories of the split '{split}', {truth.values.shape[2]} points, fields {units}",
-        "space": "physical units: the normalisation is undone first",
-        "frames": f"{given} given and never scored; frames {first} to {last} scored ({times})",
-        "nrmse": "per sample, frame and channel: RMSE over points / RMS of the truth; then the mean",
-        "vrmse": "per sample, frame and channel: sqrt(MSE / (variance of the truth in space + 1e-7)); then the mean",
-        "average": "over channels, then over samples and scored frames, all alike",
-        "one step": "each scored frame from the true frames before it",
-        "rollout": f"each scored frame from {given} alone; 'step k' is the k-th frame after it, 'rollout' their mean",
-        "corr. time": "time after the given frames at which the Pearson correlation first falls under 0.8, the last "
-        "time if never; mean over samples",
-        "linear autoregression": "one complex factor per Fourier mode, fitted on at most 64 training trajectories, "
-        "the same for all parameter values",
-        "interpolation": f"the true frame by cubic splines through as many of its points as there are tokens, {tokens}",
+        "one step / persistence": ratio(measured.one_step.mean, persistence.one_step.mean),
+        "latent rollout / persistence": ratio(latent, persistence.rollout.mean),
+        "latent rollout / re-encoded rollout": ratio(latent, measured.reencoded.mean),
     }
-
-
-OTHER_METRICS = {
-    "rmse": "RMSE over points, in the field's unit",
-    "max_error": "largest absolute error over points, in the field's unit",
-    "crmse": "error of the field's integral per unit volume, in the field's unit",
-    "brmse": "RMSE over boundary points: both sides of the seam of a periodic axis, first and last points of others",
-    "frmse_low, _mid, _high": "Fourier error in the wave numbers 0-4, 5-12 and from 13 on: root of the summed squared "
-    "amplitudes over the number of wave numbers",
-    "nrmse_median, vrmse_median": "over samples and scored frames; the mean VRMSE is ruled by truths gone flat",
-    "relative_l2": "error norm over truth norm, both over all scored frames and points of a sample",
-    "geometric_mean_nrmse": "geometric mean over the scored frames, at most 100, of the samples' mean nRMSE",
-}
-
-
-def field_label(field: Field) -> str:
-    """A field and its unit; nothing where it has none."""
-    return field.name if field.unit in ("", "1") else f"{field.name} [{field.unit}]"
 
 
 def verdict(name_of_model: str, model: Score, floors: Mapping[str, Score], required: Sequence[str]) -> Verdict:
@@ -155,95 +193,3 @@ def number(value: float | None) -> str:
     if value == 0:
         return "0"
     return f"{value:.1e}" if abs(value) < 1e-4 or abs(value) >= 1e5 else f"{value:.4g}"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# On the console
-# ---------------------------------------------------------------------------------------------------------------------
-def print_card(card: Card, stream: TextIO | None = None) -> None:
-    """Print the card: with colours on a terminal, as plain text of at most 80 columns elsewhere."""
-    from rich.console import Console
-
-    stream = stream or sys.stdout
-    console = Console(file=stream, highlight=False)
-    with console.capture() as capture:
-        _print_parts(card, console)
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    with suppress(OSError):  # nobody reads it, as in `upskit run … | head`; the report has it all
-        stream.write(capture.get().encode(encoding, "replace").decode(encoding))
-        stream.flush()
-
-
-def _print_parts(card: Card, console: Console) -> None:
-    parts = {
-        "nRMSE in physical units (VRMSE of the whole rollout)": _scores(card),
-        "ratios of nRMSE": _ratios(card),
-        "where the latent rollout's error comes from (nRMSE, by step)": _budget(card),
-        "gradient norm of each loss alone, by part of the model": _reach(card),
-    }
-    for title, part in parts.items():
-        if part is not None:
-            console.print(title, markup=False, style="bold")
-            console.print(part)
-            console.print()
-    console.print(shuffle_line(card.shuffle), markup=False)
-    console.print()
-    for name, text in card.definition.items():
-        console.print(f"{name}: {text}", markup=False, style="dim")
-    console.print()
-    style = "bold green" if card.verdict.status == "ok" else "bold red"
-    console.print(card.verdict.text, markup=False, style=style)
-
-
-def shuffle_line(shuffle: Shuffle) -> str:
-    """The parameter shuffle in a sentence."""
-    if not shuffle.applicable:
-        return f"parameters shuffled: {shuffle.reason}"
-    names = ", ".join(shuffle.parameters)
-    factor = "no finite ratio" if shuffle.ratio is None else f"ratio {shuffle.ratio:.3g}"
-    verdict = "" if shuffle.ratio is None or shuffle.ratio > 1.05 else "; the model hardly uses them"
-    numbers = f"rollout nRMSE {number(finite(shuffle.shuffled))}, its own {number(finite(shuffle.own))}"
-    return f"parameters shuffled ({names}): {numbers}, {factor}{verdict}"
-
-
-def _table(first: str, rest: Sequence[str]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first, no_wrap=True)
-    for name in rest:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _scores(card: Card) -> Table:
-    table = _table("", card.columns)
-    for line in card.rows:
-        table.add_row(line.name, *map(number, line.values), style="bold" if line.is_model else None)
-    return table
-
-
-def _ratios(card: Card) -> Table:
-    table = _table("", ("",))
-    table.show_header = False
-    for name, value in card.ratios.items():
-        table.add_row(name, number(value))
-    return table
-
-
-def _budget(card: Card) -> Table:
-    table = _table("", ("first", "last", "mean"))
-    for name, part in card.budget.items():
-        values = [part[key] for key in ("first", "last", "mean")]
-        table.add_row(name, *(number(value if isinstance(value, float) else None) for value in values))
-    return table
-
-
-def _reach(card: Card) -> Table | None:
-    if not card.reach:
-        return None
-    modules = list(card.reach[0].norms)
-    table = _table("", modules)
-    for line in card.reach:
-        table.add_row(f"{line.stage}.{line.loss}", *(number(line.norms[name]) for name in modules))
-    return table

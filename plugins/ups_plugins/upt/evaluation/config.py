@@ -12,18 +12,27 @@ from ups_kit.interfaces import Checks, FieldSpec, LatentSpec, Metric, MetricConf
 
 from ..order import trained_by
 
-FLOORS = ("persistence", "spatial_mean", "linear_autoregression", "encode_decode", "interpolation")
+SERIES_FLOORS = ("persistence", "spatial_mean", "linear_autoregression", "encode_decode", "interpolation")
+STEADY_FLOORS = ("train_mean", "spatial_mean", "nearest_sample", "linear_regression", "interpolation")
+FLOORS = tuple(dict.fromkeys((*SERIES_FLOORS, *STEADY_FLOORS)))
 GRID_FLOORS = ("linear_autoregression", "interpolation")
+
+
+def possible_floors(fields: FieldSpec) -> tuple[str, ...]:
+    """The floors that such data have."""
+    own = STEADY_FLOORS if fields.steady else SERIES_FLOORS
+    return tuple(name for name in own if fields.grid is not None or name not in GRID_FLOORS)
 
 
 @frozen(kw_only=True)
 class EvaluateConfig:
     """What the model is worth on held-out trajectories, in physical units, beside its floors.
 
-    One step from every frame, the rollout in latent space and the rollout that decodes and encodes again at every step;
-    the floors persistence, spatial mean, linear autoregression, encode-decode alone and interpolation; where the error
-    comes from; what happens when the parameters are shuffled; and which loss reaches which part of the model. Writes
-    `report.html`; its numbers go to `summary.json` and its pictures to the trackers.
+    One step from every frame, the rollout in latent space and the rollout that decodes and encodes again at every step,
+    or the answer where the data are steady; floors such as persistence or the mean of the train answers; where the
+    error comes from; what happens when the parameters or the static fields are shuffled; and which loss reaches which
+    part of the model. A data set of several tasks is evaluated task by task. Writes `report.html`; its numbers go to
+    `summary.json` and its pictures to the trackers.
     """
 
     name: str = field(default="evaluate", metadata={"help": "name of the stage, and of its folder"})
@@ -37,12 +46,22 @@ class EvaluateConfig:
         validator=optional(gt(0)),
         metadata={"help": "steps rolled out; as many as the trajectories have where not given", "unit": "steps"},
     )
-    batch: int = field(default=50, validator=gt(0), metadata={"help": "trajectories that are computed at a time"})
+    trajectories: int | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "trajectories that are evaluated, spread evenly over the split; all where not given"},
+    )
+    batch: int = field(
+        default=50, validator=gt(0), metadata={"help": "trajectories that are computed at a time, at most"}
+    )
     seed: int = field(default=0, validator=ge(0), metadata={"help": "seed of the parameter shuffle"})
-    require_beating: tuple[str, ...] = field(
-        default=("persistence",),
-        validator=deep_iterable(in_(FLOORS)),
-        metadata={"help": "floors whose rollout nRMSE the model's must be below, or the run ends `below_floor`"},
+    require_beating: tuple[str, ...] | None = field(
+        default=None,
+        validator=optional(deep_iterable(in_(FLOORS))),  # type: ignore[arg-type]  # mypy: from the default alone
+        metadata={
+            "help": "floors whose rollout nRMSE the model's must be below, or the run ends `below_floor`; where not "
+            "given, persistence for time series and train_mean for steady data"
+        },
     )
     judged: Literal["latent", "reencoded"] = field(
         default="latent", metadata={"help": "the rollout that must be: in latent space, or re-encoded at every step"}
@@ -56,13 +75,18 @@ class EvaluateConfig:
             if isinstance(metric, Checks):
                 for key, message in metric.check(fields, latent):
                     yield f"metrics.{place}.{key}", message
-        for name in self.require_beating:
-            if name in GRID_FLOORS and fields.grid is None:
-                possible = ", ".join(floor for floor in FLOORS if floor not in GRID_FLOORS)
-                yield (
-                    "require_beating",
-                    f"'{name}' needs a regular grid, and the data are {fields.layout}; possible here: {possible}",
-                )
+        possible = possible_floors(fields)
+        for name in self.require_beating or ():
+            if name not in possible:
+                yield "require_beating", f"'{name}' {_why_not(name, fields)}; possible here: {', '.join(possible)}"
+        if fields.steady and self.steps not in (None, 1):
+            yield "steps", f"steady data have one answer and no rollout, so no {self.steps} steps; leave the key out"
+
+    def required(self, fields: FieldSpec) -> tuple[str, ...]:
+        """The floors that must be beaten on such data."""
+        if self.require_beating is not None:
+            return self.require_beating
+        return ("train_mean",) if fields.steady else ("persistence",)
 
     def check_order(self, earlier: Sequence[StageConfig]) -> Iterator[tuple[str, str]]:
         """Numbers of an encoder that was never trained are of no use to anyone."""
@@ -167,6 +191,12 @@ class FrmseConfig:
         return lambda prediction, truth, fields: metrics.band_error(
             prediction, truth, range(truth.shape[1]), fields, band
         )
+
+
+def _why_not(name: str, fields: FieldSpec) -> str:
+    if name in GRID_FLOORS and fields.grid is None:
+        return f"needs a regular grid, and the data are {fields.layout}"
+    return "is for time series, and the data are steady" if fields.steady else "is for steady data, and these evolve"
 
 
 def _grid_only(fields: FieldSpec) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ import torch
 from attrs import frozen
 
 from ups_kit.folder import StageFolder
+from ups_kit.interfaces import FieldSpec
 
 from .curves import History, read_history
 
@@ -40,7 +41,7 @@ def read_facts(experiment: Experiment, folder: StageFolder, seconds: float) -> F
     rows = [
         ("components", ", ".join(_components(experiment))),
         ("parameters", f"{_parameters(model):,} ({', '.join(f'{name} {count:,}' for name, count in counts.items())})"),
-        ("data", f"{', '.join(field.name for field in fields.targets)} on {shape}, {fields.history} frame(s) given"),
+        ("data", f"{', '.join(field.name for field in fields.targets)} on {shape}, {_given(fields)}"),
         ("conditions", ", ".join(fields.conditions)),
         ("seed", str(recipe.run.seed)),
         ("device", _device(experiment.device)),
@@ -62,6 +63,13 @@ def _components(experiment: Experiment) -> list[str]:
         "decoder": recipe.decoder,
     }
     return [f"{kind} {experiment.catalog.locate(config).name}" for kind, config in parts.items()]
+
+
+def _given(fields: FieldSpec) -> str:
+    names = ", ".join(field.name for field in fields.statics)
+    if fields.steady:
+        return f"steady, from {names or 'the conditions'}"
+    return f"{fields.history} frame(s){' and ' if names else ''}{names} given"
 
 
 def _parameters(module: torch.nn.Module) -> int:

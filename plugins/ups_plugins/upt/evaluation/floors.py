@@ -1,26 +1,24 @@
 """Floors: forecasts that cost nothing to train. A model that does not beat them has learned nothing worth its name.
 
 Every floor is a pair of forecasts in physical units, (S, frames, N, C) with the given frames copied from the truth: one
-step from every true frame, and a rollout from the given frames.
+step from every true frame, and a rollout from the given frames. The two are one where a floor does not step. What a
+floor knows of the training data is prepared once; it then forecasts any held-out trajectories.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-import torch
-from attrs import frozen
-from scipy.interpolate import CubicSpline
+from attrs import field, frozen
 from torch import Tensor
 
-from ups_kit.errors import DataError
-from ups_kit.interfaces import Dataset, FieldSpec, Latent
+from ups_kit.interfaces import Dataset, Latent
 
+from .answers import Regression, TrainSamples, as_samples, fit_regression, nearest_sample
+from .autoregression import ModeFilter, fit_modes, train_trajectories
+from .interpolation import Interpolation
 from .truth import Truth
-
-FIT_TRAJECTORIES = 64
-RIDGE = 1e-10  # of a mode's mean energy: keeps modes that never move from being fitted to rounding errors
 
 
 class Floor(NamedTuple):
@@ -30,12 +28,75 @@ class Floor(NamedTuple):
     rollout: Tensor
 
 
+@frozen(eq=False)
+class Floors:
+    """The floors of a data set by name, ready to forecast, and what is to be said of how they were prepared."""
+
+    forecasts: dict[str, Callable[[Truth], Floor]]
+    remarks: dict[str, str] = field(factory=dict)
+
+
+def prepare(truth: Truth, dataset: Dataset, latent: Latent) -> Floors:
+    """The floors that these data have; `encode_decode` is not among them, because it is a forecast of the model."""
+    return _steady_floors(truth, dataset, latent) if truth.fields.steady else _series_floors(truth, dataset, latent)
+
+
+def _series_floors(truth: Truth, dataset: Dataset, latent: Latent) -> Floors:
+    floors = Floors({"persistence": persistence, "spatial_mean": spatial_mean})
+    if truth.fields.grid is not None:
+        modes = fit_modes(train_trajectories(dataset, truth.values.shape[1]), truth.fields)
+        floors.forecasts["linear_autoregression"] = lambda part: autoregression(part, modes)
+        floors.remarks["linear autoregression"] = _remark(modes)
+        through = Interpolation(truth.fields, latent)
+        floors.forecasts["interpolation"] = lambda part: interpolation(part, through)
+    return floors
+
+
+def _remark(modes: ModeFilter) -> str:
+    kinds = {"Fourier"} if all(modes.modes.periodic) else {"cosine"} if not any(modes.modes.periodic) else set()
+    kind = next(iter(kinds), "Fourier and cosine")
+    law = "one matrix over fields" if modes.coupled else "one factor for every field"
+    return f"{law} per {kind} mode, fitted on {modes.fitted} training trajectories, the same for all parameter values"
+
+
+def _steady_floors(truth: Truth, dataset: Dataset, latent: Latent) -> Floors:
+    train = TrainSamples.read(dataset)
+    law, mean = fit_regression(train), train.answers.double().mean(0).float()
+    floors = Floors(
+        {
+            "train_mean": lambda part: _answer(part, mean.expand(part.samples, -1, -1)),
+            "spatial_mean": lambda part: _answer(part, part.values[:, 0].mean(1, keepdim=True)),
+            "nearest_sample": lambda part: _answer(part, train.answers[nearest_sample(train, as_samples(part))]),
+            "linear_regression": lambda part: _answer(part, law(as_samples(part))),
+        }
+    )
+    floors.remarks["train mean, nearest sample, linear regression"] = _steady_remark(train, law)
+    if truth.fields.grid is not None:
+        through = Interpolation(truth.fields, latent)
+        floors.forecasts["interpolation"] = lambda part: interpolation(part, through)
+    return floors
+
+
+def _steady_remark(train: TrainSamples, law: Regression) -> str:
+    scaled = "" if law.scale is None else f", times {law.scale}"
+    return (
+        f"from {len(train)} training samples: their mean answer; the answer of the one with the closest inputs; ridge "
+        f"regression on {law.basis.shape[1]} principal components of the inputs and on the conditions{scaled}"
+    )
+
+
+def _answer(truth: Truth, values: Tensor) -> Floor:
+    """A steady answer (S, N or 1, C) as a forecast."""
+    answer = values[:, None].expand_as(truth.values)
+    return Floor(answer, answer)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Time series
+# ---------------------------------------------------------------------------------------------------------------------
 def persistence(truth: Truth) -> Floor:
     """Nothing changes: the frame before, and the last given frame."""
-    one_step, rollout = truth.values.clone(), truth.values.clone()
-    one_step[:, truth.given :] = truth.values[:, truth.given - 1 : -1]
-    rollout[:, truth.given :] = truth.values[:, truth.given - 1 : truth.given]
-    return Floor(one_step, rollout)
+    return _carried(truth, truth.values)
 
 
 def spatial_mean(truth: Truth) -> Floor:
@@ -43,10 +104,13 @@ def spatial_mean(truth: Truth) -> Floor:
 
     The value of a field whose integral is conserved and which has come to rest.
     """
-    means = truth.values.mean(2, keepdim=True).expand_as(truth.values)
+    return _carried(truth, truth.values.mean(2, keepdim=True))
+
+
+def _carried(truth: Truth, frames: Tensor) -> Floor:
     one_step, rollout = truth.values.clone(), truth.values.clone()
-    one_step[:, truth.given :] = means[:, truth.given - 1 : -1]
-    rollout[:, truth.given :] = means[:, truth.given - 1 : truth.given]
+    one_step[:, truth.given :] = frames[:, truth.given - 1 : -1]
+    rollout[:, truth.given :] = frames[:, truth.given - 1 : truth.given]
     return Floor(one_step, rollout)
 
 
@@ -55,158 +119,16 @@ def encode_decode(codec: Tensor) -> Floor:
     return Floor(codec, codec)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Linear autoregression
-# ---------------------------------------------------------------------------------------------------------------------
-@frozen(eq=False)
-class ModeFilter:
-    """A linear law for every Fourier mode k, fitted by least squares.
-
-    û_{t+1}(k) = Σ_j A_j(k) û_{t−j}(k) with complex (C, C) matrices A_j, j = 0 … history − 1. It is exact for linear
-    equations with constant coefficients on a periodic grid. There is one filter for all trajectories, whatever their
-    parameters are: it does not see them.
-    """
-
-    weights: Tensor  # (modes, history·C, C), complex; oldest frame first
-    fields: FieldSpec
-
-    def one_step(self, values: Tensor) -> Tensor:
-        """The frame after every run of `history` frames: (S, F, N, C) -> (S, F − history, N, C)."""
-        modes = _modes(values, self.fields)
-        return self._back(torch.einsum("sfki,kio->sfko", _histories(modes, self.fields.history)[:, :-1], self.weights))
-
-    def rollout(self, given: Tensor, steps: int) -> Tensor:
-        """The `steps` frames after the given ones (S, history, N, C)."""
-        frames = list(_modes(given, self.fields).unbind(1))
-        for _ in range(steps):
-            history = torch.cat(frames[-self.fields.history :], -1)
-            frames.append(torch.einsum("ski,kio->sko", history, self.weights))
-        return self._back(torch.stack(frames[-steps:], 1))
-
-    def _back(self, modes: Tensor) -> Tensor:
-        """Modes (S, F, K, C) to points (S, F, N, C)."""
-        grid = self.fields.grid or ()
-        samples, frames, _, channels = modes.shape
-        half = (*grid[:-1], grid[-1] // 2 + 1)
-        spectrum = modes.movedim(-1, 2).reshape(samples, frames, channels, *half)
-        values: Tensor = torch.fft.irfftn(spectrum, s=grid, dim=_axes(grid))
-        return values.reshape(samples, frames, channels, -1).movedim(2, -1).float()
-
-
-def fit_modes(values: Tensor, fields: FieldSpec) -> ModeFilter:
-    """Fit the filter to trajectories (S, F, N, C) in physical units, by least squares over all their steps."""
-    modes = _modes(values[:1, :1], fields).shape[2]
-    size, channels = fields.history * fields.target_channels, fields.target_channels
-    gram = torch.zeros(modes, size, size, dtype=torch.complex128)
-    cross = torch.zeros(modes, size, channels, dtype=torch.complex128)
-    for sample in range(len(values)):
-        spectrum = _modes(values[sample : sample + 1], fields)
-        past = _histories(spectrum, fields.history)[0, :-1]
-        gram += torch.einsum("fki,fkj->kij", past.conj(), past)
-        cross += torch.einsum("fki,fko->kio", past.conj(), spectrum[0, fields.history :])
-    energy = gram.diagonal(dim1=-2, dim2=-1).real.sum(-1) / size
-    ridge = RIDGE * energy + 1e-24 * energy.max() + 1e-290
-    weights = torch.linalg.solve(gram + ridge[:, None, None] * torch.eye(size, dtype=gram.dtype), cross)
-    return ModeFilter(weights, fields)
-
-
-def linear_autoregression(truth: Truth, dataset: Dataset) -> Floor | None:
-    """The linear law of each Fourier mode, fitted on at most 64 training trajectories; None where there is no grid."""
-    if truth.fields.grid is None:
-        return None
-    modes = fit_modes(_train_trajectories(truth, dataset), truth.fields)
+def autoregression(truth: Truth, modes: ModeFilter) -> Floor:
+    """The linear law of each mode."""
     one_step, rollout = truth.values.clone(), truth.values.clone()
     one_step[:, truth.given :] = modes.one_step(truth.values)
     rollout[:, truth.given :] = modes.rollout(truth.values[:, : truth.given], truth.steps)
     return Floor(one_step, rollout)
 
 
-def _train_trajectories(truth: Truth, dataset: Dataset) -> Tensor:
-    """At most 64 windows of training trajectories, as long as the truth or as the training data allow, physical."""
-    steps = next((steps for steps in range(truth.steps, 0, -1) if dataset.windows("train", steps) > 0), 0)
-    if steps == 0:
-        raise DataError("the split 'train' has no window of one step: the linear autoregression cannot be fitted")
-    count = dataset.windows("train", steps)
-    chosen = np.unique(np.linspace(0, count - 1, min(count, FIT_TRAJECTORIES)).round().astype(np.int64))
-    batch = dataset.batch("train", chosen, steps)
-    channels = truth.fields.target_channels
-    older = [
-        batch.inputs.values[:, :, place * channels : (place + 1) * channels]
-        for place in range(truth.fields.history - 1)
-    ]
-    frames = torch.cat([torch.stack(older, 1), batch.states], 1) if older else batch.states
-    return dataset.normaliser.physical(frames)
-
-
-def _modes(values: Tensor, fields: FieldSpec) -> Tensor:
-    """Fourier coefficients (S, F, modes, C) of (S, F, N, C), in complex128."""
-    grid = fields.grid or ()
-    samples, frames, _, channels = values.shape
-    on_grid = values.double().movedim(-1, 2).reshape(samples, frames, channels, *grid)
-    spectrum: Tensor = torch.fft.rfftn(on_grid, dim=_axes(grid))
-    return spectrum.reshape(samples, frames, channels, -1).movedim(2, -1)
-
-
-def _axes(grid: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(range(3, 3 + len(grid)))
-
-
-def _histories(modes: Tensor, history: int) -> Tensor:
-    """Runs of `history` frames, oldest first: (S, F, K, C) -> (S, F − history + 1, K, history·C)."""
-    last = modes.shape[1] - history + 1
-    return torch.cat([modes[:, place : place + last] for place in range(history)], -1)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Interpolation
-# ---------------------------------------------------------------------------------------------------------------------
-def interpolation(truth: Truth, latent: Latent) -> Floor | None:
-    """Every true frame through as many of its own points as the latent has tokens; None where there is no grid.
-
-    The points are grid points, equally spaced up to rounding, on a lattice like that of the tokens; between them a
-    cubic spline along each axis, periodic where the axis is. One number per field and token, where a token is
-    `latent.width` numbers: what a codec must beat before it can be called one.
-    """
-    grid = truth.fields.grid
-    if grid is None:
-        return None
-    counts = lattice(grid, latent.tokens.shape[1], latent.grid)
-    values = truth.values.double().reshape(*truth.values.shape[:2], *grid, truth.fields.target_channels)
-    for axis, (points, nodes) in enumerate(zip(grid, counts, strict=True)):
-        at = node_places(points, nodes)
-        matrix = spline_matrix(points, at, truth.fields.periodic[axis])
-        values = torch.tensordot(values.index_select(2 + axis, torch.from_numpy(at)), matrix, dims=([2 + axis], [1]))
-        values = values.movedim(-1, 2 + axis)
-    result = truth.values.clone()
-    result[:, truth.given :] = values.reshape(truth.values.shape).float()[:, truth.given :]
+def interpolation(truth: Truth, through: Interpolation) -> Floor:
+    """Every true frame through as many of its own points as the latent has tokens."""
+    result = through(truth.values)
+    result[:, : truth.given] = truth.values[:, : truth.given]
     return Floor(result, result)
-
-
-def lattice(grid: tuple[int, ...], tokens: int, anchors: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Nodes along each axis: the tokens' own lattice, or one like the grid's with at most as many nodes as tokens."""
-    if anchors is not None and len(anchors) == len(grid):
-        return tuple(min(points, nodes) for points, nodes in zip(grid, anchors))
-    share = min(1.0, (tokens / np.prod(grid)) ** (1 / len(grid)))
-    return tuple(min(points, max(1, int(points * share + 1e-9))) for points in grid)
-
-
-def node_places(points: int, nodes: int) -> np.ndarray:
-    """Indices of `nodes` grid points out of `points`, equally spaced up to rounding, centred."""
-    spacing = points / nodes
-    places: np.ndarray = np.floor((np.arange(nodes) + 0.5) * spacing).astype(np.int64)
-    return places
-
-
-def spline_matrix(points: int, nodes: np.ndarray, periodic: bool) -> Tensor:
-    """The matrix (points, nodes) of cubic spline interpolation from values at grid places `nodes` to all grid places.
-
-    Beyond the outermost nodes of an axis that is not periodic the outermost pieces go on.
-    """
-    values = np.eye(len(nodes))
-    if len(nodes) == 1:
-        return torch.ones(points, 1, dtype=torch.float64)
-    if not periodic:
-        return torch.from_numpy(CubicSpline(nodes, values)(np.arange(points)))
-    closed = np.append(nodes, nodes[0] + points)
-    spline = CubicSpline(closed, np.vstack([values, values[:1]]), bc_type="periodic")
-    return torch.from_numpy(spline(np.arange(points)))

@@ -1,21 +1,27 @@
-"""Everything that is measured on a trained model, and in which order."""
+"""Everything that is measured on a trained model, and in which order.
+
+Forecasts are as large as the truth, and there are many: they are made and scored for a part of the trajectories at a
+time, and only their numbers are kept. The trajectories that are shown are forecast once more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
+from torch import Tensor
 
 from ups_kit.interfaces import Metric
 
 from . import floors as floor
-from .budget import error_budget
+from .budget import START_TRAJECTORIES, rollout_budget, start_term, steady_budget, summarise_budget
 from .config import EvaluateConfig
 from .reach import Reach, gradient_reach, require_reach
 from .rollouts import Forecasts, Runner
-from .scores import Score, Summary, score
-from .shuffle import Shuffle, shuffle_parameters
+from .scores import Score, Summary, Table, joined, nrmse_of, quantile_samples, summarise, tabulate
+from .shuffle import Exchange, Shuffle, exchange_parameters, exchange_statics
+from .spectra import Spectra, frames_shown, shell_sums
 from .truth import Truth, read_truth
 
 if TYPE_CHECKING:
@@ -31,19 +37,80 @@ class FloorScore:
 
 
 @frozen(eq=False)
+class Shown:
+    """A trajectory that pictures show: its number among the truth's, and its latent rollout."""
+
+    sample: int
+    forecast: Tensor  # (frames, N, C), physical
+
+
+@frozen(eq=False)
 class Measured:
-    """Everything that was measured on a model."""
+    """Everything that was measured on a model. Of steady data the three scores are one."""
 
     truth: Truth
-    forecasts: Forecasts
     one_step: Score
     latent: Score
     reencoded: Score
     floors: Mapping[str, FloorScore]
     budget: Mapping[str, Summary]
     shuffle: Shuffle
+    shuffle_statics: Shuffle
     reach: tuple[Reach, ...]
     tokens: int
+    remarks: Mapping[str, str]  # on how floors were prepared
+    spectra: Spectra | None
+    shown: Mapping[str, Shown]
+
+    @property
+    def reference(self) -> str:
+        """The floor that a model is held against first."""
+        return "train_mean" if self.truth.fields.steady else "persistence"
+
+
+@frozen(eq=False)
+class Plan:
+    """What is to be done with every part of the trajectories."""
+
+    experiment: Experiment
+    batch: int
+    truth: Truth
+    floors: floor.Floors
+    extra: Mapping[str, Metric]
+    exchanges: Mapping[str, Exchange]
+
+    def runner(self, truth: Truth) -> Runner:
+        """The model over some trajectories."""
+        return Runner(self.experiment.model, truth, self.experiment.device, self.batch)
+
+
+@frozen(eq=False)
+class Tally:
+    """The numbers of the parts that are done, by what they are numbers of."""
+
+    tables: dict[str, list[Table]] = field(factory=dict)
+    energies: dict[str, Tensor] = field(factory=dict)
+
+    def add(self, name: str, table: Table) -> None:
+        """The numbers of the next part."""
+        self.tables.setdefault(name, []).append(table)
+
+    def add_energy(self, name: str, energy: Tensor) -> None:
+        """The energies of the next part, summed over its samples."""
+        self.energies[name] = self.energies[name] + energy if name in self.energies else energy
+
+    def table(self, name: str) -> Table | None:
+        """The whole table, if anything was measured of that name."""
+        return joined(self.tables[name]) if name in self.tables else None
+
+    def score(self, name: str) -> Score:
+        """The score of a forecast."""
+        return summarise(joined(self.tables[name]))
+
+    def nrmse(self, name: str) -> Tensor | None:
+        """The nRMSE of what only that was measured of."""
+        table = self.table(name)
+        return None if table is None else table["nrmse"]
 
 
 def measure(experiment: Experiment, config: EvaluateConfig) -> Measured:
@@ -51,31 +118,22 @@ def measure(experiment: Experiment, config: EvaluateConfig) -> Measured:
     model, dataset = experiment.model, experiment.dataset
     reach = gradient_reach(model, dataset, experiment.recipe.stages, config.seed)
     require_reach(reach)
-    truth = read_truth(dataset, config.split, config.steps)
-    extra = _extra_metrics(experiment, config, truth)
-    runner = Runner(model, truth, experiment.device, config.batch)
-    forecasts = runner.all()
-    latent = score(forecasts.latent, truth, True, extra)
-    first = runner.first_latent()
-    candidates = {
-        "persistence": floor.persistence(truth),
-        "spatial_mean": floor.spatial_mean(truth),
-        "linear_autoregression": floor.linear_autoregression(truth, dataset),
-        "encode_decode": floor.encode_decode(forecasts.codec),
-        "interpolation": floor.interpolation(truth, first),
-    }
-    return Measured(
+    truth = read_truth(dataset, config.split, config.steps, config.trajectories)
+    first = Runner(model, truth, experiment.device, 1).first_latent()
+    plan = Plan(
+        experiment,
+        config.batch,
         truth,
-        forecasts,
-        score(forecasts.one_step, truth, False, extra),
-        latent,
-        score(forecasts.reencoded, truth, True, extra),
-        {name: _score_floor(found, truth, extra) for name, found in candidates.items() if found is not None},
-        error_budget(forecasts, runner, truth),
-        shuffle_parameters(runner, truth, latent, config.seed),
-        tuple(reach),
-        first.tokens.shape[1],
+        floor.prepare(truth, dataset, first),
+        _extra_metrics(experiment, config, truth),
+        {"parameters": exchange_parameters(truth, config.seed), "statics": exchange_statics(truth, config.seed)},
     )
+    tally = Tally()
+    for rows in truth.parts(config.batch):
+        _measure_model(plan, rows, tally)
+        _measure_floors(plan, rows, tally)
+        _measure_exchanges(plan, rows, tally)
+    return _collected(plan, tally, tuple(reach), first.tokens.shape[1])
 
 
 def _extra_metrics(experiment: Experiment, config: EvaluateConfig, truth: Truth) -> dict[str, Metric]:
@@ -88,5 +146,95 @@ def _extra_metrics(experiment: Experiment, config: EvaluateConfig, truth: Truth)
     return found
 
 
-def _score_floor(found: floor.Floor, truth: Truth, extra: Mapping[str, Metric]) -> FloorScore:
-    return FloorScore(score(found.one_step, truth, False, extra), score(found.rollout, truth, True, extra))
+def _measure_model(plan: Plan, rows: slice, tally: Tally) -> None:
+    """Scores, error budget and spectra of the model's forecasts, and the floor that is one of them."""
+    truth = plan.truth.part(rows)
+    forecasts = plan.runner(truth).all()
+    steady = truth.fields.steady
+    tally.add("latent", tabulate(forecasts.latent, truth, not steady, plan.extra))
+    if steady:
+        tally.add("budget", steady_budget(forecasts.latent, truth))
+    else:
+        tally.add("one_step", tabulate(forecasts.one_step, truth, False, plan.extra))
+        tally.add("reencoded", tabulate(forecasts.reencoded, truth, True, plan.extra))
+        tally.add("budget", rollout_budget(forecasts, truth))
+        _measure_start(plan, rows, forecasts, tally)
+    if forecasts.codec is not None:
+        _add_floor("encode_decode", floor.encode_decode(forecasts.codec), plan, truth, tally)
+    if truth.fields.grid is not None:
+        for name, values in _spectra_of(forecasts, truth):
+            tally.add_energy(name, shell_sums(values, truth, frames_shown(truth)))
+
+
+def _measure_start(plan: Plan, rows: slice, forecasts: Forecasts, tally: Tally) -> None:
+    """The start's share of the error, on the first trajectories of all."""
+    limit = START_TRAJECTORIES - rows.start
+    if limit > 0:
+        truth = plan.truth.part(rows)
+        again = plan.runner(truth).latent_rollout(trips=1, limit=limit)
+        tally.add("start", {"encode": start_term(forecasts.latent, again, truth)})
+
+
+def _spectra_of(forecasts: Forecasts, truth: Truth) -> Iterator[tuple[str, Tensor]]:
+    yield "truth", truth.values
+    if truth.fields.steady:
+        yield "answer", forecasts.latent
+    else:
+        yield "latent rollout", forecasts.latent
+        yield "re-encoded rollout", forecasts.reencoded
+
+
+def _measure_floors(plan: Plan, rows: slice, tally: Tally) -> None:
+    truth = plan.truth.part(rows)
+    for name, forecast in plan.floors.forecasts.items():
+        _add_floor(name, forecast(truth), plan, truth, tally)
+
+
+def _add_floor(name: str, found: floor.Floor, plan: Plan, truth: Truth, tally: Tally) -> None:
+    """Two tables, or one where the floor does not step."""
+    rollout = tabulate(found.rollout, truth, not truth.fields.steady, plan.extra)
+    tally.add(f"{name} rollout", rollout)
+    same = found.one_step is found.rollout
+    one_step = rollout if same else tabulate(found.one_step, truth, False, plan.extra)
+    tally.add(f"{name} one step", {key: values for key, values in one_step.items() if key != "correlation_time"})
+
+
+def _measure_exchanges(plan: Plan, rows: slice, tally: Tally) -> None:
+    """The rollout with what other trajectories lend."""
+    for name, exchange in plan.exchanges.items():
+        if not exchange.reason:
+            forecast = plan.runner(exchange.apply(rows)).latent_rollout()
+            tally.add(name, {"nrmse": nrmse_of(forecast, plan.truth.part(rows))})
+
+
+def _collected(plan: Plan, tally: Tally, reach: tuple[Reach, ...], tokens: int) -> Measured:
+    truth, latent = plan.truth, tally.score("latent")
+    names = ["persistence", "spatial_mean", "linear_autoregression", "encode_decode", *plan.floors.forecasts]
+    floors = {
+        name: FloorScore(tally.score(f"{name} one step"), tally.score(f"{name} rollout"))
+        for name in dict.fromkeys(names)
+        if f"{name} rollout" in tally.tables
+    }
+    shuffles = {name: exchange.result(latent.mean, tally.nrmse(name)) for name, exchange in plan.exchanges.items()}
+    return Measured(
+        truth,
+        latent if truth.fields.steady else tally.score("one_step"),
+        latent,
+        latent if truth.fields.steady else tally.score("reencoded"),
+        floors,
+        summarise_budget({**(tally.table("start") or {}), **(tally.table("budget") or {})}),
+        shuffles["parameters"],
+        shuffles["statics"],
+        reach,
+        tokens,
+        plan.floors.remarks,
+        Spectra.of(tally.energies, truth) if tally.energies else None,
+        _shown(plan, latent),
+    )
+
+
+def _shown(plan: Plan, latent: Score) -> dict[str, Shown]:
+    """The latent rollouts of the trajectories that pictures show."""
+    samples = quantile_samples(latent.nrmse)
+    forecast = plan.runner(plan.truth.part(list(samples.values()))).latent_rollout()
+    return {kind: Shown(sample, values) for (kind, sample), values in zip(samples.items(), forecast, strict=True)}

@@ -14,9 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .curves import History, draw_history
-from .fields import draw_sample
+from .fields import draw_fields, draw_sample
 from .measurement import Measured
-from .scores import quantile_samples
 from .spectra import draw_spectra
 from .style import FLOOR_STYLES, GREY, MODEL_STYLES, log_values, new_figure, time_label
 
@@ -30,18 +29,43 @@ BUDGET_STYLES: dict[str, tuple[str, Any]] = {
 }
 
 
-def draw_pictures(measured: Measured, history: History) -> dict[str, Figure]:
+def draw_training(history: History) -> dict[str, Figure]:
+    """The loss curves of every stage that trained."""
+    return {f"training_{stage}": draw_history(stage, records) for stage, records in history.items()}
+
+
+def draw_pictures(measured: Measured) -> dict[str, Figure]:
     """All pictures of an evaluation by name, in the order of the report."""
-    pictures = {f"training_{stage}": draw_history(stage, records) for stage, records in history.items()}
-    pictures["error_over_time"] = draw_errors(measured)
-    for kind, sample in quantile_samples(measured.latent.nrmse).items():
-        pictures[f"sample_{kind}"] = draw_sample(measured, kind, sample)
-    if measured.truth.fields.grid is not None:
-        pictures["spectra"] = draw_spectra(measured)
-    pictures["budget"] = draw_budget(measured)
+    steady = measured.truth.fields.steady
+    pictures = {"error_by_sample": draw_samples(measured)} if steady else {"error_over_time": draw_errors(measured)}
+    pictures |= {f"sample_{kind}": draw_sample(measured, kind) for kind in measured.shown}
+    if len(measured.truth.fields.targets) > 1 and not steady:
+        pictures["fields_median"] = draw_fields(measured, "median")
+    if measured.spectra is not None:
+        pictures["spectra"] = draw_spectra(measured.spectra)
+    if not steady:
+        pictures["budget"] = draw_budget(measured)
     if measured.shuffle.applicable:
         pictures["error_by_parameter"] = draw_parameters(measured)
     return pictures
+
+
+def draw_samples(measured: Measured) -> Figure:
+    """nRMSE and VRMSE of a steady answer and of its floors: each curve's samples in the order of their errors."""
+    figure, axes = new_figure(1, 2, height=4.2)
+    share = 100 * (np.arange(measured.truth.samples) + 0.5) / measured.truth.samples
+    for axis, name in zip(axes.flat, ("nrmse", "vrmse"), strict=True):
+        scores = {"answer": measured.latent} | {floor: found.rollout for floor, found in measured.floors.items()}
+        for label, found in scores.items():
+            curve = np.sort(getattr(found, name).mean(1).numpy())
+            style = MODEL_STYLES.get(label) or FLOOR_STYLES[label]
+            axis.plot(share, _positive(curve), label=label.replace("_", " "), **style)
+        log_values(axis)
+        axis.set_ylabel({"nrmse": "nRMSE", "vrmse": "VRMSE"}[name])
+        axis.set_xlabel("samples with less error [%]")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
 
 
 def draw_errors(measured: Measured) -> Figure:
@@ -92,22 +116,22 @@ def draw_budget(measured: Measured) -> Figure:
 
 
 def draw_parameters(measured: Measured) -> Figure:
-    """Each trajectory's mean nRMSE against its parameters, beside persistence."""
-    names, truth = measured.shuffle.parameters, measured.truth
+    """Each trajectory's mean nRMSE against its parameters, beside the floor that it is held against."""
+    names, truth = measured.shuffle.names, measured.truth
+    model = "answer" if truth.fields.steady else "latent rollout"
     figure, axes = new_figure(1, len(names), height=3.6)
     for axis, name in zip(axes.flat, names):
         values = truth.parameters[:, truth.fields.conditions.index(name)].numpy()
-        persistence = measured.floors["persistence"].rollout.nrmse.mean(1).numpy()
-        axis.scatter(values, _positive(persistence), s=14, marker="x", color=GREY, label="persistence")
-        color = MODEL_STYLES["latent rollout"]["color"]
-        axis.scatter(
-            values, _positive(measured.latent.nrmse.mean(1).numpy()), s=16, color=color, label="latent rollout"
-        )
+        reference = measured.floors[measured.reference].rollout.nrmse.mean(1).numpy()
+        other = measured.reference.replace("_", " ")
+        axis.scatter(values, _positive(reference), s=14, marker="x", color=GREY, label=other)
+        style = {"s": 16, "color": MODEL_STYLES[model]["color"], "label": model}
+        axis.scatter(values, _positive(measured.latent.nrmse.mean(1).numpy()), **style)
         log_values(axis)
         if values.min() > 0 and values.max() > 10 * values.min():
             axis.set_xscale("log")
         axis.set_xlabel(name)
-        axis.set_ylabel("nRMSE of the rollout")
+        axis.set_ylabel("nRMSE" if truth.fields.steady else "nRMSE of the rollout")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure

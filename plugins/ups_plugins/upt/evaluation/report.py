@@ -8,23 +8,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from attrs import frozen
 from matplotlib.figure import Figure
 
-from .card import OTHER_METRICS, Card, number, shuffle_line
+from .card import Card, Row, number
+from .definitions import OTHER_METRICS
 from .facts import Facts
 from .page import PAGE, STYLE
+from .printing import field_title, shuffle_lines
 
 CAPTIONS = {
     "error_over_time": "Error over time, on a logarithmic scale. Thick lines are the model, thin lines the floors. "
     "The band holds the middle 80 % of the samples of the latent rollout.",
-    "sample_good": "Truth, latent rollout and error, on the truth's colour scale. One trajectory in ten is predicted "
-    "better.",
-    "sample_median": "The median trajectory: half are predicted better.",
-    "sample_worst": "The worst trajectory of the split.",
-    "spectra": "Energy over wave number, mean over samples. A rollout below the truth at high k smooths; one above it "
-    "invents.",
+    "error_by_sample": "Error of the best to the worst sample, on a logarithmic scale; every curve has an order of its "
+    "own. The thick line is the model, thin lines are the floors.",
+    "sample_good": "Truth, forecast and error, on the truth's colour scale. One sample in ten is predicted better.",
+    "sample_median": "The median sample: half are predicted better.",
+    "sample_worst": "The worst sample of the split.",
+    "fields_median": "All fields of the median sample at the last time, each on its truth's colour scale.",
+    "spectra": "Energy over wave number, summed over shells of |k|, mean over samples. A forecast below the truth at "
+    "high k smooths; one above it invents.",
     "budget": "Parts of the latent rollout's error; see the table and the definitions below it.",
-    "error_by_parameter": "Every dot is a trajectory.",
+    "error_by_parameter": "Every dot is a sample.",
 }
 DPI = 144
 BUDGET_TERMS = {
@@ -32,24 +37,34 @@ BUDGET_TERMS = {
     "drift": "the latent rollout less one step from the truth: what has built up since the start",
     "step": "one step from the truth less the true frame encoded and decoded: what one latent step adds",
     "decode": "the true frame encoded and decoded, less the truth: what the codec loses",
-    "total": "the latent rollout less the truth; at most drift + step + decode",
+    "offset": "the error's mean over points",
+    "amplitude": "the part of the rest that has the truth's own shape: an answer that is too large or too small",
+    "shape": "what remains; for each sample the squares of offset, amplitude and shape add up to that of total",
+    "total": "the forecast less the truth; of a rollout at most drift + step + decode",
     "reencoding": "the latent rollout less the re-encoding one: what staying in latent space changes",
 }
 
 
-def report_page(facts: Facts, card: Card, result: Mapping[str, Any], pictures: Mapping[str, Figure]) -> str:
-    """The whole page."""
-    sections = [
-        _section("Scores", _verdict(card) + _tiles(card) + _score_table(card)),
-        _section("Error over time", _pictures(pictures, ("error_over_time", "error_by_parameter"))),
-        _section("Samples", _pictures(pictures, ("sample_good", "sample_median", "sample_worst"))),
-        _section("Spectra", _pictures(pictures, ("spectra",))),
-        _section("Where the error comes from", _budget_table(card) + _pictures(pictures, ("budget",))),
-        _section("Do the parameters matter?", _paragraph(shuffle_line(card.shuffle))),
-        _section("Which loss reaches which part", _reach_table(card)),
-        _section("Training", _pictures(pictures, [name for name in pictures if name.startswith("training_")])),
-        _section("All numbers", _all_numbers(result)),
-        _section("What the numbers mean", _definitions({**card.definition, **OTHER_METRICS})),
+@frozen(eq=False)
+class Chapter:
+    """What the report tells of one task, or of all there is."""
+
+    task: str  # "" where there are no tasks
+    card: Card
+    result: Mapping[str, Any]
+    pictures: Mapping[str, Figure]
+
+
+def report_page(
+    facts: Facts, chapters: Sequence[Chapter], result: Mapping[str, Any], training: Mapping[str, Figure]
+) -> str:
+    """The whole page: what all tasks have in common first and last, and a chapter for each."""
+    sections = [] if not chapters[0].task else [_section("Tasks", _tasks(chapters, result))]
+    for chapter in chapters:
+        sections += _chapter(chapter)
+    sections += [
+        _section("Training", _pictures(training, training)),
+        _section("What the other numbers mean", _definitions(OTHER_METRICS)),
         _section("What was run", _definitions(dict(facts.rows))),
     ]
     return PAGE.substitute(
@@ -57,9 +72,46 @@ def report_page(facts: Facts, card: Card, result: Mapping[str, Any], pictures: M
         description=escape(facts.description),
         line=escape(facts.line),
         style=STYLE,
-        status=escape(card.verdict.status),
+        status=escape(result["status"]),
         body="\n".join(section for section in sections if section),
     )
+
+
+def _chapter(chapter: Chapter) -> list[str]:
+    card, pictures = chapter.card, chapter.pictures
+    errors = "Error by sample" if card.steady else "Error over time"
+    contents = {
+        "Scores": _verdict(card.verdict.status, card.verdict.text) + _tiles(card) + _score_table(card),
+        errors: _pictures(pictures, ("error_over_time", "error_by_sample", "error_by_parameter")),
+        "Samples": _pictures(pictures, ("sample_good", "sample_median", "sample_worst", "fields_median")),
+        "Spectra": _pictures(pictures, ("spectra",)),
+        "Where the error comes from": _budget_table(card) + _pictures(pictures, ("budget",)),
+        "Do the inputs matter?" if card.shuffle_statics.names else "Do the parameters matter?": "".join(
+            map(_paragraph, shuffle_lines(card))
+        ),
+        "Which loss reaches which part": _reach_table(card),
+        "All numbers": _all_numbers(chapter.result, card.steady),
+        "What the numbers mean": _definitions(card.definition),
+    }
+    prefix = f"{chapter.task}: " if chapter.task else ""
+    return [_section(f"{prefix}{title}", content) for title, content in contents.items()]
+
+
+def _tasks(chapters: Sequence[Chapter], result: Mapping[str, Any]) -> str:
+    """The verdict on all tasks, and one line of each."""
+    names = ("nrmse", "vrmse", "rmse")
+    lines = []
+    for chapter in chapters:
+        rollout = chapter.result["metrics"]["latent_rollout"]
+        one_step = number(chapter.result["metrics"]["one_step"]["nrmse"])
+        numbers = [one_step, *(number(rollout[name]) for name in names), chapter.card.verdict.status]
+        lines.append((chapter.task, numbers, ""))
+    means = result["metrics"]
+    numbers = [number(means["one_step"]["nrmse"]), *(number(means["latent_rollout"][name]) for name in names), ""]
+    head = ("task", "nRMSE, one step", "nRMSE, rollout", "VRMSE, rollout", "RMSE, rollout", "")
+    note = "Of steady data the one step is all there is. The last line is the mean over the tasks."
+    verdict = _verdict(result["status"], result["card"]["verdict"])
+    return verdict + _table(head, [*lines, ("mean", numbers, "model")]) + _note(note)
 
 
 def _section(title: str, content: str) -> str:
@@ -74,41 +126,54 @@ def _note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>\n'
 
 
-def _verdict(card: Card) -> str:
-    return f'<p class="verdict {escape(card.verdict.status)}">{escape(card.verdict.text)}</p>\n'
+def _verdict(status: str, text: str) -> str:
+    return f'<p class="verdict {escape(status)}">{escape(text)}</p>\n'
 
 
 def _tiles(card: Card) -> str:
-    """The latent rollout's numbers, large."""
+    """The numbers of the latent rollout, or of the answer, large."""
     model = card.rows[0]
     tiles = [
-        f"<div><strong>{number(value)}</strong><span>{escape(_tile_label(name))}</span></div>"
+        f"<div><strong>{number(value)}</strong><span>{escape(_tile_label(name, card))}</span></div>"
         for name, value in zip(card.columns, model.values)
     ]
     return f'<div class="tiles">{"".join(tiles)}</div>\n'
 
 
-def _tile_label(column: str) -> str:
+def _tile_label(column: str, card: Card) -> str:
+    if card.steady:
+        return "nRMSE, median" if column == "median" else column
     return column if column in ("VRMSE", "corr. time") else f"nRMSE, {column}"
 
 
 def _score_table(card: Card) -> str:
-    lines = [
-        (line.name.replace("_", " "), [number(value) for value in line.values], "model" if line.is_model else "")
-        for line in card.rows
-    ]
-    note = "nRMSE in physical units; VRMSE of the whole rollout; correlation time in the data's unit of time."
+    note = (
+        "Errors in physical units; 'median' is the median nRMSE over samples."
+        if card.steady
+        else "nRMSE in physical units; VRMSE of the whole rollout; correlation time in the data's unit of time."
+    )
     ratios = "; ".join(f"{name} {number(value)}" for name, value in card.ratios.items())
-    return _table(("", *card.columns), lines) + _note(note) + _note(f"Ratios of nRMSE: {ratios}.")
+    table = _table(("", *card.columns), _lines(card.rows)) + _note(note) + _note(f"Ratios of nRMSE: {ratios}.")
+    if not card.fields:
+        return table
+    return table + _table(("", *card.fields), _lines(card.by_field)) + _note(f"{field_title(card)}.")
+
+
+def _lines(rows: Iterable[Row]) -> list[tuple[str, Sequence[str], str]]:
+    return [
+        (line.name.replace("_", " "), [number(value) for value in line.values], "model" if line.is_model else "")
+        for line in rows
+    ]
 
 
 def _budget_table(card: Card) -> str:
+    shown = {"mean": "mean"} if card.steady else {"first": "first step", "last": "last step", "mean": "mean"}
     lines = []
     for name, part in card.budget.items():
-        numbers = [part[key] for key in ("first", "last", "mean")]
+        numbers = [part[key] for key in shown]
         lines.append((name, [number(value if isinstance(value, float) else None) for value in numbers], ""))
     terms = {name: BUDGET_TERMS[name] for name in card.budget if name in BUDGET_TERMS}
-    return _table(("nRMSE", "first step", "last step", "mean"), lines) + _definitions(terms)
+    return _table(("nRMSE", *shown.values()), lines) + _definitions(terms)
 
 
 def _reach_table(card: Card) -> str:
@@ -123,12 +188,14 @@ def _reach_table(card: Card) -> str:
     return _table(("", *modules), lines) + _note(note)
 
 
-def _all_numbers(result: Mapping[str, Any]) -> str:
+def _all_numbers(result: Mapping[str, Any], steady: bool) -> str:
     """Every single number of the metrics and floors, folded away."""
-    groups: dict[str, Mapping[str, Any]] = {name.replace("_", " "): found for name, found in result["metrics"].items()}
+    metrics = {"answer": result["metrics"]["one_step"]} if steady else result["metrics"]
+    groups: dict[str, Mapping[str, Any]] = {name.replace("_", " "): found for name, found in metrics.items()}
     for name, found in result["floors"].items():
-        groups[f"{name.replace('_', ' ')}, one step"] = found["one_step"]
-        groups[f"{name.replace('_', ' ')}, rollout"] = found["rollout"]
+        if not steady:
+            groups[f"{name.replace('_', ' ')}, one step"] = found["one_step"]
+        groups[f"{name.replace('_', ' ')}{'' if steady else ', rollout'}"] = found["rollout"]
     names = [name for name, value in result["metrics"]["latent_rollout"].items() if not isinstance(value, list)]
     lines = []
     for label, found in groups.items():

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class Forecasts(NamedTuple):
-    """All forecasts of one model."""
+    """All forecasts of one model. Steady data have one, D(A(E(statics))), which stands for the last three."""
 
-    codec: Tensor  # D(E(u_k)): the true frame, encoded and decoded
+    codec: Tensor | None  # D(E(u_k)): the true frame, encoded and decoded; None for steady data, which are not encoded
     one_step: Tensor  # D(A(E(u_{k-1}))): one step from the true frame before
     latent: Tensor  # D(A^k(E(u_0))): the rollout in latent space
     reencoded: Tensor  # the rollout that decodes and encodes again at every step
@@ -40,6 +40,9 @@ class Runner:
 
     def all(self) -> Forecasts:
         """Every forecast that the score card shows."""
+        if self._truth.fields.steady:
+            answer = self.latent_rollout()
+            return Forecasts(None, answer, answer, answer)
         codec, one_step = self.stepwise()
         return Forecasts(codec, one_step, self.latent_rollout(), self.reencoded_rollout())
 
@@ -64,7 +67,7 @@ class Runner:
         `condition` (S, P), normalised, stands in for the truth's own. With `trips` the start is decoded and encoded
         again that many times first. Only the first `limit` trajectories are computed where it is given.
         """
-        out = self._start()
+        out = self._start(limit)
         for rows, queries, own in self._batches(condition, limit):
             points = self._points(rows, self._truth.given - 1)
             latent = self._model.encode(points)
@@ -73,28 +76,29 @@ class Runner:
             for frame in self._truth.scored:
                 latent = self._model.step(latent, own)
                 out[rows, frame] = self._physical(latent, queries)
-        return out if limit is None else out[:limit]
+        return out
 
     @torch.inference_mode()
     def reencoded_rollout(self) -> Tensor:
         """The rollout that decodes at all points and encodes again after every step."""
         out = self._start()
-        for rows, _, condition in self._batches(None):
+        for rows, queries, condition in self._batches(None):
             points = self._points(rows, self._truth.given - 1)
-            for frame, values in zip(
-                self._truth.scored, self._model.reencoded_rollout(points, condition, self._truth.steps), strict=True
-            ):
+            for frame in self._truth.scored:
+                values = self._model.decode(self._model.step(self._model.encode(points), condition), queries)
                 out[rows, frame] = self._undo(values)
+                points = self._model.advance(points, values)
         return out
 
     @torch.inference_mode()
     def first_latent(self) -> Latent:
         """The latent of one sample: how many tokens there are, and how they stand."""
+        self._model.eval()
         latent: Latent = self._model.encode(self._points(slice(0, 1), self._truth.given - 1))
         return latent
 
-    def _start(self) -> Tensor:
-        return self._truth.values.float().clone()
+    def _start(self, limit: int | None = None) -> Tensor:
+        return self._truth.values[:limit].to(torch.float32, copy=True)
 
     def _batches(self, condition: Tensor | None, limit: int | None = None) -> Iterator[tuple[slice, Queries, Tensor]]:
         own = self._truth.condition if condition is None else condition

@@ -1,4 +1,8 @@
-"""A forecast in numbers: every metric of docs/evaluation.md, under the names that the run's summary uses."""
+"""A forecast in numbers: every metric of docs/evaluation.md, under the names that the run's summary uses.
+
+Metrics are taken trajectory by trajectory, so that a forecast need not be held whole: `tabulate` gives the numbers of
+some trajectories, `joined` puts tables together, `summarise` takes the means.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,12 @@ from attrs import frozen
 from torch import Tensor
 
 from ups_kit import metrics
-from ups_kit.interfaces import Metric
+from ups_kit.interfaces import FieldSpec, Metric
 
 from .truth import Truth
 
 Summary = dict[str, float | list[float | None] | None]
+Table = dict[str, Tensor]  # by metric: of every sample and scored frame (S, steps), or of every sample (S,)
 
 NAMED_STEPS = (1, 10, 40)  # the steps that score cards of 1-D benchmarks quote
 
@@ -42,46 +47,79 @@ def named_steps(steps: int) -> list[int]:
     return sorted({step for step in (*NAMED_STEPS, steps) if step <= steps})
 
 
+def field_channels(fields: FieldSpec) -> dict[str, slice]:
+    """The channels of each target field by its name."""
+    channels, first = {}, 0
+    for field in fields.targets:
+        channels[field.name] = slice(first, first + field.channels)
+        first += field.channels
+    return channels
+
+
 def score(forecast: Tensor, truth: Truth, rollout: bool, extra: Mapping[str, Metric] | None = None) -> Score:
     """Every metric of a forecast (S, frames, N, C) in physical units, over the frames that were not given.
 
     `rollout` says whether frame k was reached in k steps; only then is there a correlation time and a geometric mean
     over the horizon. `extra` are metrics of the recipe, by name.
     """
-    scored, fields, values = truth.scored, truth.fields, truth.values
-    nrmse, vrmse = metrics.nrmse(forecast, values, scored), metrics.vrmse(forecast, values, scored)
-    per_frame = {
-        "nrmse": nrmse,
-        "vrmse": vrmse,
-        "rmse": metrics.rmse(forecast, values, scored),
-        "max_error": metrics.max_error(forecast, values, scored),
-        "crmse": metrics.crmse(forecast, values, scored),
+    return summarise(tabulate(forecast, truth, rollout, extra))
+
+
+def tabulate(forecast: Tensor, truth: Truth, rollout: bool, extra: Mapping[str, Metric] | None = None) -> Table:
+    """The metrics of every trajectory of a forecast, a few trajectories at a time."""
+    return joined([_tabulate(forecast[rows], truth.part(rows), rollout, extra or {}) for rows in truth.blocks()])
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """Tables of different trajectories as one."""
+    return {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
+
+
+def nrmse_of(forecast: Tensor, truth: Truth) -> Tensor:
+    """The nRMSE of every sample and scored frame alone, (S, steps)."""
+    parts = [metrics.nrmse(forecast[rows], truth.values[rows], truth.scored) for rows in truth.blocks()]
+    return torch.cat(parts)
+
+
+def _tabulate(forecast: Tensor, truth: Truth, rollout: bool, extra: Mapping[str, Metric]) -> Table:
+    fields, forecast, values = truth.fields, forecast[:, truth.given :], truth.values[:, truth.given :]
+    p, t, scored = forecast.double(), values.double(), range(values.shape[1])
+    errors = {
+        "nrmse": metrics.nrmse_by_channel(p, t, scored),
+        "vrmse": metrics.vrmse_by_channel(p, t, scored),
+    }
+    table = {
+        **{name: error.mean(-1) for name, error in errors.items()},
+        "rmse": metrics.rmse(p, t, scored),
+        "max_error": metrics.max_error(p, t, scored),
+        "crmse": metrics.crmse(p, t, scored),
     }
     if fields.grid is not None:
-        per_frame["brmse"] = metrics.brmse(forecast, values, scored, fields)
-        per_frame |= metrics.band_errors(forecast, values, scored, fields)
-    for name, metric in (extra or {}).items():
-        per_frame[name] = metric(forecast[:, scored.start :], values[:, scored.start :], fields)
-    summary: Summary = {name: finite(value.mean().item()) for name, value in per_frame.items()}
-    summary["relative_l2"] = finite(metrics.relative_l2(forecast, values, scored).mean().item())
-    summary["nrmse_median"], summary["vrmse_median"] = finite(nrmse.median().item()), finite(vrmse.median().item())
+        table["brmse"] = metrics.brmse(p, t, scored, fields)
+        table |= metrics.band_errors(p, t, scored, fields)
+    table |= {name: metric(forecast, values, fields) for name, metric in extra.items()}
+    table["relative_l2"] = metrics.relative_l2(p, t, scored)
+    if len(fields.targets) > 1:
+        for field, channels in field_channels(fields).items():
+            table |= {f"{name}/{field}": error[..., channels].mean(-1) for name, error in errors.items()}
     if rollout:
-        summary |= _horizon(forecast, truth, nrmse, vrmse)
-    summary["curve_nrmse"] = finite_list(nrmse.mean(0).tolist())
-    summary["curve_vrmse"] = finite_list(vrmse.mean(0).tolist())
+        since = truth.times - truth.times[truth.given - 1]
+        table["correlation_time"] = metrics.correlation_time(p, t, scored, since[truth.given :])
+    return table
+
+
+def summarise(table: Table) -> Score:
+    """The means of a table over samples and frames, and what follows from them."""
+    nrmse, vrmse = table["nrmse"], table["vrmse"]
+    summary: Summary = {name: finite(values.mean().item()) for name, values in table.items()}
+    summary["nrmse_median"], summary["vrmse_median"] = finite(nrmse.median().item()), finite(vrmse.median().item())
+    curves = {"nrmse": nrmse.mean(0), "vrmse": vrmse.mean(0)}
+    if "correlation_time" in table:
+        for step in named_steps(nrmse.shape[1]):
+            summary |= {f"{name}_step_{step}": finite(curve[step - 1].item()) for name, curve in curves.items()}
+        summary["geometric_mean_nrmse"] = finite(metrics.geometric_mean(curves["nrmse"]))
+    summary |= {f"curve_{name}": finite_list(curve.tolist()) for name, curve in curves.items()}
     return Score(summary, nrmse, vrmse)
-
-
-def _horizon(forecast: Tensor, truth: Truth, nrmse: Tensor, vrmse: Tensor) -> Summary:
-    """What only a rollout has: the error at named steps, the correlation time, the geometric mean."""
-    numbers: Summary = {}
-    for step in named_steps(truth.steps):
-        numbers[f"nrmse_step_{step}"] = finite(nrmse[:, step - 1].mean().item())
-        numbers[f"vrmse_step_{step}"] = finite(vrmse[:, step - 1].mean().item())
-    since = truth.times - truth.times[truth.given - 1]
-    numbers["correlation_time"] = metrics.correlation_time(forecast, truth.values, truth.scored, since).mean().item()
-    numbers["geometric_mean_nrmse"] = finite(metrics.geometric_mean_nrmse(forecast, truth.values, truth.scored))
-    return numbers
 
 
 def finite(value: float) -> float | None:

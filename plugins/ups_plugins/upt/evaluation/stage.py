@@ -6,18 +6,24 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve, frozen
+
 from ups_kit.folder import StageFolder, write_text
+from ups_kit.interfaces import Multitask
 from ups_kit.trackers import Trackers
 
-from .card import LATENT, REENCODED, Card, columns, definition, print_card, row, verdict
+from .card import Card, make_card
 from .config import EvaluateConfig
 from .facts import read_facts
 from .measurement import Measured, measure
-from .pictures import draw_pictures
-from .report import report_page
-from .scores import finite, ratio
+from .pictures import draw_pictures, draw_training
+from .printing import print_card, print_tasks
+from .report import Chapter, report_page
+from .scores import Summary, finite
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ups_kit.assemble import Experiment
 
 
@@ -30,60 +36,76 @@ class Evaluation:
     def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
         """Evaluate the experiment's model; writes `report.html` and returns what the summary shall hold.
 
-        Raises UpsKitError where a loss of the recipe does not reach what it declares to reach, and DataError where the
-        split has nothing to score.
+        A data set of several tasks is evaluated task by task. Raises UpsKitError where a loss of the recipe does not
+        reach what it declares to reach, and DataError where the split has nothing to score.
         """
-        started = time.perf_counter()
-        trajectories = len(experiment.dataset.splits[self._config.split])
-        trackers.line(f"{self._config.name}  rollouts of {trajectories} trajectories")
-        measured = measure(experiment, self._config)
-        card = _card(measured, self._config)
-        result = _result(measured, card)
-        _track(measured, trackers, self._config.name)
-        print_card(card)
+        config, started = self._config, time.perf_counter()
+        evaluated = {name: self._evaluate(part, name, trackers) for name, part in _tasks(experiment).items()}
+        cards = {name: found.card for name, found in evaluated.items()}
+        result = _whole(evaluated)
+        if "" in cards:
+            print_card(cards[""])
+        else:
+            print_tasks(cards, result["card"]["verdict"], result["status"])
         facts = read_facts(experiment, folder, time.perf_counter() - started)
-        pictures = draw_pictures(measured, facts.history) if self._config.pictures else {}
-        for name, figure in pictures.items():
-            trackers.figure(self._config.name, 0, name, figure)
-        write_text(folder.run.report, report_page(facts, card, result, pictures))
+        training = draw_training(facts.history) if config.pictures else {}
+        chapters = [
+            Chapter(name, found.card, found.result, self._pictures(found.measured)) for name, found in evaluated.items()
+        ]
+        for name, figure in {**training, **_named(chapters)}.items():
+            trackers.figure(config.name, 0, name, figure)
+        write_text(folder.run.report, report_page(facts, chapters, result, training))
         return result
 
+    def _evaluate(self, experiment: Experiment, task: str, trackers: Trackers) -> Evaluated:
+        """One task, or all there is."""
+        config = self._config
+        held = len(experiment.dataset.splits[config.split])
+        count = held if config.trajectories is None else min(held, config.trajectories)
+        kind = "answers of" if experiment.dataset.fields.steady else "rollouts of"
+        of = f" of the task {task}" if task else ""
+        samples = "samples" if experiment.dataset.fields.steady else "trajectories"
+        trackers.line(f"{config.name}  {kind} {count} {samples}{of}")
+        measured = measure(experiment, config)
+        card = make_card(measured, config)
+        _track(measured, trackers, config.name, f"{task}/" if task else "")
+        return Evaluated(measured, card, _result(measured, card))
 
-def _card(measured: Measured, config: EvaluateConfig) -> Card:
-    steps = measured.truth.steps
-    rows = [
-        row(LATENT, measured.one_step, measured.latent, steps, True),
-        row(REENCODED, measured.one_step, measured.reencoded, steps, True),
-        *(row(name, found.one_step, found.rollout, steps, False) for name, found in measured.floors.items()),
-    ]
-    return Card(
-        columns(steps),
-        tuple(rows),
-        definition(measured.truth, config.split, measured.tokens),
-        measured.budget,
-        measured.shuffle,
-        measured.reach,
-        ratios(measured),
-        verdict(
-            *((LATENT, measured.latent) if config.judged == "latent" else (REENCODED, measured.reencoded)),
-            {name: found.rollout for name, found in measured.floors.items()},
-            config.require_beating,
-        ),
-    )
+    def _pictures(self, measured: Measured) -> dict[str, Figure]:
+        return draw_pictures(measured) if self._config.pictures else {}
 
 
-def ratios(measured: Measured) -> dict[str, float | None]:
-    """The model's nRMSE over those that it is most often held against."""
-    persistence = measured.floors["persistence"]
+@frozen(eq=False)
+class Evaluated:
+    """What came of one task."""
+
+    measured: Measured
+    card: Card
+    result: dict[str, Any]
+
+
+def _tasks(experiment: Experiment) -> dict[str, Experiment]:
+    """One experiment for each task by its name; one without a name where there are no tasks."""
+    dataset = experiment.dataset
+    if not isinstance(dataset, Multitask):
+        return {"": experiment}
     return {
-        "one step / persistence": ratio(measured.one_step.mean, persistence.one_step.mean),
-        "latent rollout / persistence": ratio(measured.latent.mean, persistence.rollout.mean),
-        "latent rollout / re-encoded rollout": ratio(measured.latent.mean, measured.reencoded.mean),
+        name: evolve(experiment, dataset=task, model=dataset.seen_by(name, experiment.model))
+        for name, task in dataset.tasks.items()
+    }
+
+
+def _named(chapters: list[Chapter]) -> dict[str, Figure]:
+    """All pictures, those of a task under its name."""
+    return {
+        f"{chapter.task}/{name}" if chapter.task else name: figure
+        for chapter in chapters
+        for name, figure in chapter.pictures.items()
     }
 
 
 def _result(measured: Measured, card: Card) -> dict[str, Any]:
-    """The stage's part of `summary.json`."""
+    """The stage's part of `summary.json`; of steady data the three forecasts are one."""
     reach: dict[str, dict[str, object]] = {}
     for line in measured.reach:
         reach.setdefault(line.stage, {})[line.loss] = line.summary()
@@ -99,25 +121,62 @@ def _result(measured: Measured, card: Card) -> dict[str, Any]:
             for name, found in measured.floors.items()
         },
         "budget": dict(measured.budget),
-        "shuffle": measured.shuffle.summary(),
+        "shuffle": {
+            **measured.shuffle.summary("parameters"),
+            "statics": measured.shuffle_statics.summary("fields"),
+        },
         "reach": reach,
         "card": card.summary(),
     }
 
 
-def _track(measured: Measured, trackers: Trackers, stage: str) -> None:
-    """The numbers to the trackers: one value of each metric, and nRMSE and VRMSE over the steps."""
-    scores = {"one_step": measured.one_step, "latent_rollout": measured.latent, "reencoded_rollout": measured.reencoded}
+def _whole(evaluated: Mapping[str, Evaluated]) -> dict[str, Any]:
+    """The result of the only task, or those of all of them and their means."""
+    if "" in evaluated:
+        return evaluated[""].result
+    results = {name: found.result for name, found in evaluated.items()}
+    below = [name for name, result in results.items() if result["status"] != "ok"]
+    text = "; ".join(f"{name}: {result['card']['verdict']}" for name, result in results.items())
+    kinds = next(iter(results.values()))["metrics"]
+    return {
+        "status": "below_floor" if below else "ok",
+        "metrics": {kind: _mean([result["metrics"][kind] for result in results.values()]) for kind in kinds},
+        "tasks": results,
+        "card": {
+            "definition": {"metrics": f"the mean over the tasks {', '.join(results)}, of the numbers that all have"},
+            "verdict": text if not below else f"below_floor in {', '.join(below)}; {text}",
+        },
+    }
+
+
+def _mean(summaries: list[Summary]) -> Summary:
+    """The mean of every single number that all tasks have; none where one of them is not finite."""
+    means: Summary = {}
+    for name in summaries[0]:
+        values = [summary.get(name, []) for summary in summaries]
+        if any(isinstance(value, list) for value in values):
+            continue
+        numbers = [value for value in values if isinstance(value, float)]
+        means[name] = sum(numbers) / len(numbers) if len(numbers) == len(values) else None
+    return means
+
+
+def _track(measured: Measured, trackers: Trackers, stage: str, prefix: str) -> None:
+    """The numbers to the trackers: one value of each metric, and nRMSE and VRMSE over the steps of a rollout."""
+    steady = measured.truth.fields.steady
+    scores = {"one_step": measured.one_step}
+    if not steady:
+        scores |= {"latent_rollout": measured.latent, "reencoded_rollout": measured.reencoded}
     values = {
-        f"{kind}/{name}": value
+        f"{prefix}{kind}/{name}": value
         for kind, found in scores.items()
         for name, value in found.summary.items()
         if isinstance(value, float)
     }
     trackers.scalars(stage, 0, values)
-    for step in range(1, measured.truth.steps + 1):
+    for step in () if steady else range(1, measured.truth.steps + 1):
         curves = {
-            f"{kind}/curve_{name}": finite(curve[:, step - 1].mean().item())
+            f"{prefix}{kind}/curve_{name}": finite(curve[:, step - 1].mean().item())
             for kind, found in scores.items()
             for name, curve in (("nrmse", found.nrmse), ("vrmse", found.vrmse))
         }

@@ -21,6 +21,7 @@ MODEL_STYLES: dict[str, dict[str, Any]] = {
     "latent rollout": {"color": "#0072B2", "linestyle": "-", "lw": 2.2},
     "re-encoded rollout": {"color": "#D55E00", "linestyle": "--", "lw": 1.8},
     "one step": {"color": "#009E73", "linestyle": "-.", "lw": 1.8},
+    "answer": {"color": "#0072B2", "linestyle": "-", "lw": 2.2},
 }
 FLOOR_STYLES: dict[str, dict[str, Any]] = {
     "persistence": {"color": "#333333", "linestyle": ":", "lw": 1.4},
@@ -28,6 +29,9 @@ FLOOR_STYLES: dict[str, dict[str, Any]] = {
     "linear_autoregression": {"color": "#CC79A7", "linestyle": (0, (6, 2)), "lw": 1.2},
     "encode_decode": {"color": "#E69F00", "linestyle": (0, (4, 1, 1, 1)), "lw": 1.2},
     "interpolation": {"color": "#56B4E9", "linestyle": (0, (2, 1)), "lw": 1.2},
+    "train_mean": {"color": "#333333", "linestyle": ":", "lw": 1.4},
+    "nearest_sample": {"color": "#E69F00", "linestyle": (0, (4, 1, 1, 1)), "lw": 1.2},
+    "linear_regression": {"color": "#CC79A7", "linestyle": (0, (6, 2)), "lw": 1.2},
 }
 
 
