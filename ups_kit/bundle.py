@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
@@ -26,23 +26,34 @@ from torch import Tensor
 from . import __version__
 from .assemble import Experiment, build_model
 from .data.normalisation import Normaliser
-from .errors import DataError, StorageError
+from .errors import DataError, StorageError, did_you_mean
 from .folder import sync_folder, write_bytes, write_text
-from .interfaces import Field, FieldSpec, PointSet, Queries
+from .interfaces import Dataset, Field, FieldSpec, Multitask, PointSet, Queries
 from .model import LatentModel
 from .plugins import Catalog, discover
 from .reading import resolved
 from .recipe import Recipe
 from .strict import attempt
+from .tasks import Placement, TaskView
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "bundle.json"
 
 
+class TaskFacts(NamedTuple):
+    """What a model of several tasks needs to know of one of them."""
+
+    fields: FieldSpec
+    normaliser: Normaliser
+
+
 @frozen
 class Bundle:
-    """A trained model with all that is needed to use it: `ups_kit.load(path)`."""
+    """A trained model with all that is needed to use it: `ups_kit.load(path)`.
+
+    `tasks` are those of a model of several; its own fields are then the union of theirs.
+    """
 
     model: LatentModel
     recipe: Recipe
@@ -50,6 +61,19 @@ class Bundle:
     normaliser: Normaliser
     splits: Mapping[str, Any]
     description: Mapping[str, Any]
+    tasks: Mapping[str, TaskFacts] = attrs.field(factory=dict)
+
+    def of_task(self, task: str) -> Bundle:
+        """The bundle as one of a single task: its fields, its normalisation, the model as that task sees it.
+
+        Raises DataError where there is no task of this name.
+        """
+        if task not in self.tasks:
+            known = ", ".join(self.tasks) or "none: this model has no tasks, leave it out"
+            raise DataError(f"task: there is no task '{task}'{did_you_mean(task, self.tasks)} (tasks: {known})")
+        fields, normaliser = self.tasks[task]
+        model = TaskView(self.model, Placement.of(self.fields, fields, task))
+        return attrs.evolve(self, model=model, fields=fields, normaliser=normaliser, tasks={})
 
     @torch.no_grad()
     def predict(
@@ -58,14 +82,19 @@ class Bundle:
         parameters: Mapping[str, float],
         steps: int,
         queries: np.ndarray | Tensor | None = None,
+        task: str | None = None,
     ) -> Tensor:
         """Roll fields forward in latent space, in physical units.
 
         `frames` is (samples, history, points, channels), or without the axes of length one; `parameters` gives the
         named conditions ("dt" defaults to the trained step); `queries` (Q, D) are positions to decode at, the input
-        points where not given. Returns (samples, steps, Q, C). Raises DataError for shapes or parameters that do not
-        fit.
+        points where not given. A model of several tasks must be told which `task` they are of. Returns (samples,
+        steps, Q, C). Raises DataError for shapes or parameters that do not fit.
         """
+        if task is not None:
+            return self.of_task(task).predict(frames, parameters, steps, queries)
+        if self.tasks:
+            raise DataError(f"task: this model is of several tasks; say which: {', '.join(self.tasks)}")
         points = self._inputs(torch.as_tensor(frames, dtype=torch.float32))
         condition = self._condition(parameters, len(points.values))
         asked = Queries(points.positions, points.grid)
@@ -121,10 +150,20 @@ def save_bundle(path: Path, experiment: Experiment) -> None:
         "fields": attrs.asdict(experiment.dataset.fields),
         "normaliser": experiment.dataset.normaliser.to_dict(),
         "splits": experiment.dataset.splits.to_dict(),
+        "tasks": _task_papers(experiment.dataset),
         "sha256": {WEIGHTS: hashlib.sha256(weights).hexdigest()},
     }
     write_text(aside / DESCRIPTION, json.dumps(description, indent=1) + "\n")
     _replace(aside, path)
+
+
+def _task_papers(dataset: Dataset) -> dict[str, Any]:
+    """What a bundle keeps of each task of a dataset of several."""
+    tasks = dataset.tasks if isinstance(dataset, Multitask) else {}
+    return {
+        name: {"fields": attrs.asdict(task.fields), "normaliser": task.normaliser.to_dict()}
+        for name, task in tasks.items()
+    }
 
 
 def _replace(aside: Path, path: Path) -> None:
@@ -155,6 +194,10 @@ def load_bundle(path: str | Path, catalog: Catalog | None = None) -> Bundle:
         ) from error
     try:
         recipe, fields, normaliser, splits = _parts(folder, description, data, catalog)
+        tasks = {
+            name: TaskFacts(_fields(facts["fields"]), Normaliser.from_dict(facts["normaliser"]))
+            for name, facts in description.get("tasks", {}).items()
+        }
     except (KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise StorageError(
@@ -163,7 +206,7 @@ def load_bundle(path: str | Path, catalog: Catalog | None = None) -> Bundle:
     model = build_model(recipe, fields)
     load_weights(model, data, str(folder / WEIGHTS))
     model.eval()
-    return Bundle(model, recipe, fields, normaliser, splits, description)
+    return Bundle(model, recipe, fields, normaliser, splits, description, tasks)
 
 
 def _parts(
