@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -25,6 +27,13 @@ def stand_ins() -> Catalog:
         return discover(points=[EntryPoint("stand_ins", "stand_ins", GROUP)])
     finally:
         sys.path.remove(str(STAND_INS))
+
+
+@pytest.fixture
+def frames(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """tests/stand_ins/stored_frames.py, where processes that are spawned find it too."""
+    monkeypatch.syspath_prepend(str(STAND_INS))
+    return import_module("stored_frames")
 
 
 @pytest.fixture(scope="session")
