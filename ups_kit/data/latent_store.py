@@ -173,12 +173,19 @@ class LatentStore:
             write_json(self._record(shard), self._tie | {"shard": shard, "files": files})
 
     def complete(self) -> None:
-        """Mark the store as whole; raises StorageError where a shard is missing."""
+        """Mark the store as whole where it is not yet marked; raises StorageError where a shard is missing."""
         with _storage(self.path), _locked(self.path, "complete"):
+            if self.is_complete:
+                return
             missing = [shard for shard in range(self.layout.shards) if not self.holds(shard)]
             if missing:
                 raise StorageError(f"{self.path}: shards {missing[:8]} went missing while the others were written")
             write_json(self.path / "COMPLETE", {"records": self._digest()})
+
+    @property
+    def was_complete(self) -> bool:
+        """Whether the marker is there: what is missing now went missing since."""
+        return (self.path / "COMPLETE").exists()
 
     @property
     def is_complete(self) -> bool:

@@ -246,10 +246,12 @@ def open_latents(experiment: Experiment, split: str = "train", preload: bool | N
     store = LatentStore.opened(folder / encoding.description["key"][:24], encoding.description)
     in_memory = _fits(cache, store.layout) if preload is None else preload
     encoded = 0
-    for _ in range(3):
-        encoded += _filled(store, encoding)
+    for attempt in range(3):
+        if attempt or not store.was_complete:
+            encoded += _filled(store, encoding)
         damaged, reader = _looked_through(store, encoding, in_memory)
         if reader is not None:
+            store.complete()
             return Opened(reader, encoded, time.perf_counter() - started)
         for shard, why in damaged.items():
             warnings.warn(f"{store.path}: shard {shard}: {why}; it is encoded anew", stacklevel=2)
@@ -259,8 +261,6 @@ def open_latents(experiment: Experiment, split: str = "train", preload: bool | N
 
 def _filled(store: LatentStore, encoding: Encoding) -> int:
     """Encode what is missing; how many shards that were."""
-    if store.is_complete:
-        return 0
     _check_space(store)
     with counting(f"encoding latents of split '{encoding.split}'") as report:
         own = store.fill(encoding.encode, report)
