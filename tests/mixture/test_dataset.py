@@ -12,6 +12,7 @@ import torch
 from ups_kit.data.splits import Splits
 from ups_kit.data.stream import shift_periodic
 from ups_kit.errors import DataError
+from ups_kit.interfaces import ListsParameters
 from ups_plugins.mixture.config import MixtureConfig
 from ups_plugins.mixture.dataset import Mixture, joint_splits
 
@@ -67,6 +68,27 @@ def test_windows_of_several_tasks_make_no_batch(mixture: Mixture) -> None:
         mixture.batch("train", np.array([mixture.windows("train", 3)]), 3)
     with pytest.raises(DataError, match="one task at a time"):
         mixture.trajectories("test")
+
+
+def test_a_task_may_be_read_at_points_alone(files: dict[str, Path]) -> None:
+    mixture = MixtureConfig(tasks=tasks_of(files, points=10)).build(seed=0)
+    assert isinstance(mixture, Mixture)
+    assert mixture.fields.sampled == 10
+    first = mixture.tasks["burgers"].windows("train", 2)
+    whole = mixture.batch("train", first + np.arange(3), 2)
+    some = mixture.batch_at_points("train", first + np.arange(3), 2, seed=1)
+    assert (some.states.shape, some.grid, some.channels) == ((3, 3, 10, 2), None, (1,))
+    assert torch.equal(some.inputs.values, whole.inputs.values)
+    place = (some.positions[..., 0] * 32).floor().long()[:, None, :, None].expand_as(some.states)
+    torch.testing.assert_close(some.states, whole.states.gather(2, place))
+    assert mixture.batch_at_points("train", np.arange(3), 2, seed=1).grid == (64,), "the other task is read whole"
+
+
+def test_conditions_are_told_without_reading_trajectories(mixture: Mixture) -> None:
+    for task in mixture.tasks.values():
+        assert isinstance(task.member, ListsParameters)
+        told, held = task.member.parameters("train"), task.trajectories("train").parameters
+        assert np.allclose(told, held.numpy(), rtol=1e-6)
 
 
 def test_shifted_samples_keep_their_channels(mixture: Mixture) -> None:

@@ -96,6 +96,10 @@ class GridDataset:
             ids=torch.from_numpy(ids),
         )
 
+    def parameters(self, split: str) -> NDArray[np.float64]:
+        """The conditions of a split's trajectories (S, P), physical, in the order of its ids."""
+        return self.conditions[self.members[split]]
+
     def sample(self, split: str, number: int) -> Sample:
         """The trajectory with this number in a split, checked, in physical units. Raises IndexError, and DataError."""
         from .samples import sample_of

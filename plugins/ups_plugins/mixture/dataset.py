@@ -13,7 +13,7 @@ from ups_kit import Batch, DataError, FieldSpec
 from ups_kit.data.normalisation import Normaliser
 from ups_kit.data.splits import Splits
 from ups_kit.data.stream import window_numbers
-from ups_kit.interfaces import Dataset, Trajectories
+from ups_kit.interfaces import Dataset, ReadsPoints, Trajectories
 from ups_kit.model import LatentModel
 from ups_kit.tasks import Placement, TaskView
 
@@ -46,7 +46,15 @@ class Task:
 
     def batch(self, split: str, windows: NDArray[np.integer], steps: int) -> Batch:
         """The windows with these numbers, normalised, in CPU memory."""
-        batch = self.member.batch(split, windows, steps)
+        return self._renormalised(self.member.batch(split, windows, steps))
+
+    def batch_at_points(self, split: str, windows: NDArray[np.integer], steps: int, seed: int) -> Batch:
+        """The same with states at some points alone, where the data set reads so."""
+        if self.fields.sampled is None or not isinstance(self.member, ReadsPoints):
+            return self.batch(split, windows, steps)
+        return self._renormalised(self.member.batch_at_points(split, windows, steps, seed))
+
+    def _renormalised(self, batch: Batch) -> Batch:
         return batch._replace(condition=renormalised(batch.condition, self.member.normaliser, self.normaliser))
 
     def trajectories(self, split: str, limit: int | None = None) -> Trajectories:
@@ -61,7 +69,7 @@ class Mixture:
     fields: FieldSpec
     normaliser: Normaliser
     splits: Splits
-    tasks: Mapping[str, Dataset]
+    tasks: Mapping[str, Task]
     weights: Mapping[str, float] | None  # shares of the steps; None: as the tasks' shares of the windows
     first_ids: Mapping[str, int]  # what each task's trajectories are counted from
 
@@ -76,6 +84,16 @@ class Mixture:
 
     def batch(self, split: str, windows: NDArray[np.integer], steps: int) -> Batch:
         """The windows with these numbers, all of one task; raises IndexError, and ValueError for several tasks."""
+        name, numbers = self._located(split, windows, steps)
+        return self._placed(name, self.tasks[name].batch(split, numbers, steps))
+
+    def batch_at_points(self, split: str, windows: NDArray[np.integer], steps: int, seed: int) -> Batch:
+        """The same with states at some points alone, where the task reads so."""
+        name, numbers = self._located(split, windows, steps)
+        return self._placed(name, self.tasks[name].batch_at_points(split, numbers, steps, seed))
+
+    def _located(self, split: str, windows: NDArray[np.integer], steps: int) -> tuple[str, NDArray[np.int64]]:
+        """The task of some windows, and their numbers in it."""
         numbers = np.asarray(windows, np.int64)
         ends = np.cumsum([task.windows(split, steps) for task in self.tasks.values()])
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < ends[-1]:
@@ -85,9 +103,7 @@ class Mixture:
             names = ", ".join(list(self.tasks)[place] for place in found)
             raise ValueError(f"the windows of a batch are of one task, got some of each of {names}")
         place = int(found[0]) if len(found) else 0
-        name = list(self.tasks)[place]
-        own = self.tasks[name].batch(split, numbers - (ends[place - 1] if place else 0), steps)
-        return self._placed(name, own)
+        return list(self.tasks)[place], numbers - (ends[place - 1] if place else 0)
 
     def _placed(self, name: str, own: Batch) -> Batch:
         place = self.placements[name]
@@ -133,7 +149,7 @@ def read_mixture(config: MixtureConfig, seed: int) -> Mixture:
     fields = union({name: member.fields for name, member in members.items()})
     normaliser = joint_normaliser(fields, members)
     splits, first_ids = joint_splits({name: member.splits for name, member in members.items()})
-    tasks: dict[str, Dataset] = {}
+    tasks: dict[str, Task] = {}
     for name, member in members.items():
         columns = [fields.conditions.index(condition) for condition in member.fields.conditions]
         tasks[name] = Task(member, own_normaliser(normaliser, columns, member.normaliser))
