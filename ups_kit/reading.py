@@ -12,15 +12,15 @@ import attrs
 from attrs import frozen
 
 from .documents import Document, read_document
-from .errors import Problem, RecipeError, did_you_mean
+from .errors import Problem, RecipeError, UsageError, did_you_mean
 from .keypaths import KeyPath, render, shown
-from .merging import Node, Origin, grow, leaves, merge, settings_tree
+from .merging import Node, Origin, Setting, grow, leaves, merge, settings_tree
 from .plugins import Catalog, discover
 from .recipe import Recipe
 from .sketches import sketch
 from .strict import attempt
 from .tables import unstructure
-from .wording import expected
+from .wording import expected, no_such
 
 RECIPE_VERSIONS = (1,)
 LONGEST_CHAIN = 8
@@ -114,6 +114,30 @@ def read_resolved(path: Path, device: str | None = None, catalog: Catalog | None
     if recipe is None or problems:
         raise RecipeError(label, problems)
     return ReadRecipe(recipe, text, origins, label, known)
+
+
+def read_component(kind: str, name: str, settings: Sequence[str], catalog: Catalog | None = None) -> Any:
+    """The config of one component by its name, with settings `KEY=VALUE` of its keys, read as strictly as a recipe.
+
+    Raises UsageError for a name that is not installed, RecipeError with every problem of the settings.
+    """
+    catalog = discover() if catalog is None else catalog
+    if name not in catalog[kind]:
+        raise UsageError(no_such(catalog, kind, name))
+    problems: list[Problem] = []
+    root = settings_tree(settings, Origin(Setting("")), problems)
+    config, found = attempt(
+        root.plain(), catalog[kind][name].config, catalog, lambda path: _origin_of_setting(root, path)
+    )
+    problems += found
+    if config is None or problems:
+        raise RecipeError(f"{kind} {name}", problems)
+    return config
+
+
+def _origin_of_setting(root: Node, path: KeyPath) -> str:
+    node, is_there = root.nearest(path)
+    return node.origin.describe() if is_there and path else ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Verbs on data files: `upskit data inspect`, `validate`, `check`, `stats`, `convert`, `make`."""
+"""The verbs on data files, and `upskit data inspect`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from .data_checks import check, stats, validate
+from .data_making import convert, make
 
 if TYPE_CHECKING:
     from ..data.inspection import Inspection, Values
@@ -32,6 +35,13 @@ MEMORY = click.option(
 @click.group()
 def data() -> None:
     """Look at data files, check them, convert them, make them."""
+
+
+data.add_command(validate)
+data.add_command(stats)
+data.add_command(check)
+data.add_command(convert)
+data.add_command(make)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -160,13 +170,14 @@ def _layouts(layouts: Sequence[Layout]) -> Iterator[str]:
         )
     for layout in layouts:
         yield f"\nlayout: {layout.use}"
-        yield from (f"  {line}" for line in _fields(layout.fields))
+        yield from (f"  {line}" for line in field_lines(layout.fields))
         yield from (f"  problem: {problem}" for problem in layout.problems)
         yield "the table that reads it:\n"
         yield from layout.toml.splitlines()
 
 
-def _fields(fields: Mapping[str, Any]) -> Iterator[str]:
+def field_lines(fields: Mapping[str, Any]) -> Iterator[str]:
+    """What the data are, a line for each thing."""
     if not fields:
         return
     yield f"fields      {', '.join(fields['targets'])}"

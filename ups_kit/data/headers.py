@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 from ..errors import DataError
 from .guard import Sign
 from .hdf5 import check_kind, opened
-from .tree import ArrayInfo, FileTree, Format
+from .tree import INNER_LINK, ArrayInfo, FileTree, Format
 from .zarr_headers import read_store
 
 MOST_OBJECTS = 20_000  # that are listed of a file
@@ -104,8 +104,9 @@ def _walk(file: h5py.File, sign: Sign, found: Found) -> Iterator[tuple[str, Any]
             where = f"{name}/{child}" if name else str(child)
             link = group.get(child, getlink=True)
             if not isinstance(link, h5py.HardLink):  # one inside the file may lead on to one that leaves it
-                file_name = f"{link.filename}:" if isinstance(link, h5py.ExternalLink) else ""
-                yield where, ArrayInfo((), "", elsewhere=f"link to {file_name}{link.path}")
+                leaves = isinstance(link, h5py.ExternalLink)
+                target = f"link to {link.filename}:{link.path}" if leaves else f"{INNER_LINK} to {link.path}"
+                yield where, ArrayInfo((), "", elsewhere=target)
                 continue
             sign(where)
             try:

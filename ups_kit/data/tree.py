@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
+INNER_LINK = "link inside the file"  # of `ArrayInfo.elsewhere`
 Format = Literal["hdf5", "zarr", "npz", "npy"]
 
 

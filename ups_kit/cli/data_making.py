@@ -1,0 +1,96 @@
+"""`upskit data make` and `convert`: new data files, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+GIB = 2**30
+OUT = click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="What is written.")
+
+
+@click.command()
+@click.argument("name")
+@OUT
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key of the simulator, for example trajectories=200. Repeatable.",
+)
+def make(name: str, out: Path, settings: Sequence[str]) -> None:
+    """Make a data file with the simulator NAME (`upskit list simulator`), in the public layout of its benchmark.
+
+    What has been solved is kept beside the file until it is whole: the same command goes on where it was stopped.
+    """
+    from ..reading import read_component
+
+    config = read_component("simulator", name, settings)
+    from ..data.making import make as make_file
+
+    make_file(out.absolute(), config)
+    click.echo(f"{out}: made; `upskit data inspect {out}` shows what is in it")
+
+
+def _words(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Names between commas."""
+    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="SRC")
+@OUT
+@click.option(
+    "--axes", callback=_words, metavar="b,t,x,c", help="Axes of plain arrays: b, t, x, y, z, c, in their order."
+)
+@click.option(
+    "--arrays", callback=_words, metavar="A,B", help="Which arrays of SRC; those with so many axes if not given."
+)
+@click.option("--names", callback=_words, metavar="u,v", help="Names of the fields: of the arrays, or of the channels.")
+@click.option(
+    "--parameters", multiple=True, metavar="NAME=NUMBER|ARRAY", help="A parameter of the equation. Repeatable."
+)
+@click.option("--domain", callback=_words, metavar="0:1,0:1", help="Ends of each axis in space; 0:1 if not given.")
+@click.option("--centres", is_flag=True, help="Points are centres of cells, instead of their first corners.")
+@click.option("--dt", type=click.FloatRange(min=0, min_open=True), help="Time between frames, where SRC does not say.")
+@click.option("--periodic/--not-periodic", default=True, show_default=True, help="Whether the axes are periodic.")
+@click.option("--memory", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="Memory, in GiB.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def convert(
+    source: Path,
+    out: Path,
+    axes: tuple[str, ...] | None,
+    arrays: tuple[str, ...] | None,
+    names: tuple[str, ...] | None,
+    parameters: Sequence[str],
+    domain: tuple[str, ...] | None,
+    centres: bool,
+    dt: float | None,
+    periodic: bool,
+    memory: float,
+    as_json: bool,
+) -> None:
+    """Write the data of SRC (HDF5, Zarr store, .npz, .npy) as another format, by the ending of --out: .h5, .zarr, .npz.
+
+    With --axes, plain arrays become trajectories that a dataset reads: a `grid_zarr` store, or PDEBench's HDF5 layout.
+    Without, all arrays and attributes are copied as they are. What was written is read again and compared before it
+    gets its name; nothing is overwritten.
+    """
+    from ..data.conversion import convert_file, plain_options
+
+    plain = None
+    if axes is not None:
+        plain = plain_options(axes, arrays, names, parameters, domain, centres, dt, periodic)
+    elif arrays or names or parameters or domain or centres or dt is not None:
+        raise click.UsageError("--arrays, --names, --parameters, --domain, --centres and --dt go with --axes")
+    done = convert_file(source, out, plain, int(memory * GIB))
+    if as_json:
+        click.echo(json.dumps({"source": str(source), "out": str(out), **done}))
+        return
+    for note in done["notes"]:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"{out}: {done['arrays']} arrays, {done['values']:,} values, read again and compared")

@@ -1,0 +1,357 @@
+"""Data from one format to another: read and written in a child process, compared, and only then given their name."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from glob import escape
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from ..errors import DataError, StorageError, UsageError, did_you_mean
+from ..folder import sync_folder
+from .guard import MEMORY, SECONDS, Sign, guarded
+from .tree import INNER_LINK, ArrayInfo, FileTree
+
+ENDINGS: Mapping[str, Literal["hdf5", "zarr", "npz"]] = {
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".zarr": "zarr",
+    ".npz": "npz",
+}
+AXES = ("b", "t", "x", "y", "z", "c")
+SPARE_BYTES = 2**20  # of the disk, beyond the values
+CHUNK_BYTES = 2**20  # of copied arrays in a store
+SHARD_CHUNKS = 64
+
+
+@frozen(kw_only=True)
+class Plain:
+    """How plain arrays become trajectories: their axes by letter, names, coordinates and parameters."""
+
+    axes: tuple[str, ...]  # b trajectory, t time, x y z space, c channel
+    arrays: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
+    parameters: Mapping[str, float | str] = attrs.field(factory=dict)  # a number, or the name of an array (b,)
+    domain: tuple[tuple[float, float], ...] | None = None
+    centres: bool = False
+    dt: float | None = None
+    periodic: bool = True
+
+    @property
+    def space(self) -> tuple[str, ...]:
+        """The letters of space in the order x, y, z."""
+        return tuple(letter for letter in "xyz" if letter in self.axes)
+
+
+def plain_options(
+    axes: Sequence[str],
+    arrays: Sequence[str] | None,
+    names: Sequence[str] | None,
+    parameters: Sequence[str],
+    domain: Sequence[str] | None,
+    centres: bool,
+    dt: float | None,
+    periodic: bool,
+) -> Plain:
+    """The options of the command line, checked. Raises UsageError."""
+    for axis in axes:
+        if axis not in AXES:
+            raise UsageError(f"--axes {','.join(axes)}: no axis is called '{axis}'{did_you_mean(axis, AXES)} {_LEGEND}")
+    space = [axis for axis in axes if axis in "xyz"]
+    if len(set(axes)) < len(axes) or "x" not in axes or sorted(space) != list("xyz"[: len(space)]):
+        raise UsageError(f"--axes {','.join(axes)}: expected x, then y, then z, each letter once {_LEGEND}")
+    given: dict[str, float | str] = {}
+    for text in parameters:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"--parameters {text}: expected NAME=NUMBER or NAME=ARRAY, for example nu=0.01")
+        number = _number(value)
+        given[name.strip()] = value.strip() if number is None else number
+    ends: list[tuple[float, float]] = []
+    for text in domain or ():
+        low, _, high = text.partition(":")
+        pair = (_number(low), _number(high))
+        if pair[0] is None or pair[1] is None or not pair[0] < pair[1]:
+            raise UsageError(f"--domain {text}: expected LOW:HIGH, for example 0:1")
+        ends.append((pair[0], pair[1]))
+    if domain is not None and len(ends) != len(space):
+        raise UsageError(f"--domain has {len(ends)} axes, and --axes has {len(space)} in space")
+    return Plain(
+        axes=tuple(axes),
+        arrays=None if arrays is None else tuple(arrays),
+        names=None if names is None else tuple(names),
+        parameters=given,
+        domain=tuple(ends) if domain is not None else None,
+        centres=centres,
+        dt=dt,
+        periodic=periodic,
+    )
+
+
+_LEGEND = "(b trajectory, t time, x y z space, c channel)"
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The parent's side
+# ---------------------------------------------------------------------------------------------------------------------
+def convert_file(source: Path, out: Path, plain: Plain | None = None, memory: int = MEMORY) -> dict[str, Any]:
+    """Write what is in `source` to `out`, whose ending says the format. Returns counts and notes.
+
+    Raises UsageError for an ending that is not known, StorageError where something is at `out` already or the disk
+    does not take it, DataError for a source that cannot be read. What was there is not touched in any case.
+    """
+    kind = ENDINGS.get(out.suffix)
+    if kind is None:
+        raise UsageError(f"--out {out}: expected a name that ends in {', '.join(ENDINGS)}")
+    out = out.absolute()
+    _refuse_existing(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out}: its folder cannot be made: {error.strerror}; choose another --out") from error
+    aside = out.with_name(f".{out.name}.{os.getpid()}.part{out.suffix}")
+    request = {
+        "source": str(source.absolute()),
+        "aside": str(aside),
+        "kind": kind,
+        "plain": None if plain is None else attrs.asdict(plain),
+    }
+    try:
+        done: dict[str, Any] = guarded("convert", source.absolute(), request, SECONDS * 3, memory, streaming=True)
+        _refuse_existing(out)
+        aside.rename(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise StorageError(f"{out}: could not be written: {error.strerror or error}; choose another --out") from error
+    finally:
+        for rest in (aside, *out.parent.glob(f".{escape(aside.name)}*")):  # a store is itself written aside
+            shutil.rmtree(rest, ignore_errors=True) if rest.is_dir() else rest.unlink(missing_ok=True)
+    return done
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise StorageError(f"{out}: is there already, and nothing is overwritten; remove it, or choose another --out")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In the child
+# ---------------------------------------------------------------------------------------------------------------------
+def convert_task(
+    sign: Sign, source: str, aside: str, kind: Literal["hdf5", "zarr", "npz"], plain: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Write `aside` from `source`, read it again and compare."""
+    from .headers import read_headers
+
+    found = read_headers(Path(source), sign)
+    if found.problems:
+        raise DataError(f"{source}: " + "; ".join(found.problems))
+    if plain is not None:
+        from .plain_arrays import convert_plain
+
+        options = Plain(
+            **{
+                **plain,
+                **{key: None if plain[key] is None else tuple(plain[key]) for key in ("axes", "arrays", "names")},
+                "domain": None if plain["domain"] is None else tuple((low, high) for low, high in plain["domain"]),
+            }
+        )
+        return convert_plain(sign, found.tree, Path(aside), kind, options)
+    return _copy(sign, found.tree, Path(aside), kind)
+
+
+def check_space(path: Path, needed: int) -> None:
+    """HDF5 may end the process when the disk fills up, so there is a look before. Raises StorageError."""
+    free = shutil.disk_usage(path.parent).free
+    if needed + SPARE_BYTES > free:
+        raise StorageError(
+            f"{path.parent}: {needed / 2**20:,.0f} MiB are to be written, and {free / 2**20:,.0f} MiB are free; free "
+            "some, or choose another --out"
+        )
+
+
+def _copy(sign: Sign, tree: FileTree, aside: Path, kind: str) -> dict[str, Any]:
+    from .inspection import is_readable, opened_arrays
+
+    links = {name for name, info in tree.arrays.items() if info.elsewhere.startswith(INNER_LINK)}
+    away = [f"'{n}' ({info.elsewhere})" for n, info in tree.arrays.items() if info.elsewhere and n not in links]
+    if away:
+        raise DataError(
+            f"{tree.path}: {', '.join(away[:4])}: values outside the file are not read, as they can show any file of "
+            "this machine; copy them into the file first"
+        )
+    taken = {name: info for name, info in tree.arrays.items() if is_readable(info)}
+    notes = [f"'{name}' is a {tree.arrays[name].elsewhere}: left out" for name in sorted(links)]
+    notes += [
+        f"'{name}' holds values of type {info.dtype}, shape {list(info.shape)}: left out, only numbers are converted"
+        for name, info in tree.arrays.items()
+        if name not in taken and name not in links
+    ]
+    if not taken:
+        raise DataError(f"{tree.path}: there is no array of numbers in it; expected at least one")
+    if kind == "npz" and any(tree.attributes.values()):
+        notes.append("an .npz file has no attributes: those of the source are left out")
+    check_space(aside, sum(_bytes(info) for info in taken.values()))
+    with opened_arrays(tree) as source:
+        writing = {"hdf5": _write_hdf5, "zarr": _write_zarr, "npz": _write_npz}[kind]
+        writing(sign, tree, taken, source, aside)
+        sync_all(aside)
+        _compare(sign, taken, source, aside)
+    return {"arrays": len(taken), "values": sum(math.prod(i.shape) for i in taken.values()), "notes": notes}
+
+
+def _bytes(info: ArrayInfo) -> int:
+    return math.prod(info.shape) * np.dtype(info.dtype).itemsize
+
+
+def _blocks(sign: Sign, name: str, info: ArrayInfo) -> Iterator[tuple[slice, ...]]:
+    from .inspection import blocks, check_chunk
+
+    check_chunk(name, info)
+    for where in blocks(info, None):
+        sign(name)
+        yield where
+
+
+def _kept(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes that the target can hold; a list of texts and numbers mixed is written as JSON."""
+    return {key: value for key, value in attributes.items() if value is not None}
+
+
+def _write_hdf5(sign: Sign, tree: FileTree, taken: Mapping[str, ArrayInfo], source: Any, aside: Path) -> None:
+    import json
+
+    import h5py
+
+    def keep(owner: Any, attributes: Mapping[str, Any]) -> None:
+        for key, value in _kept(attributes).items():
+            try:
+                owner.attrs[key] = value
+            except (TypeError, ValueError):
+                owner.attrs[key] = json.dumps(value)
+
+    with h5py.File(aside, "w", libver="latest") as file:
+        for name, attributes in tree.attributes.items():
+            keep(file.require_group(name) if name else file, attributes)
+        for name, info in taken.items():
+            array = file.create_dataset("array" if name == "." else name, info.shape, info.dtype)
+            for where in _blocks(sign, name, info):
+                array[where] = source[name][where]
+            keep(array, info.attributes)
+
+
+def _write_zarr(sign: Sign, tree: FileTree, taken: Mapping[str, ArrayInfo], source: Any, aside: Path) -> None:
+    import zarr
+
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        root = zarr.open_group(str(aside), mode="w-", attributes=dict(tree.attributes.get("", {})))
+        for name, attributes in tree.attributes.items():
+            if name:
+                root.require_group(name).attrs.update(dict(attributes))
+        for name, info in taken.items():
+            array = created(root, "array" if name == "." else name, info)
+            for where in _shards(array, info):
+                sign(name)
+                array[where] = np.asarray(source[name][where])
+            array.attrs.update(dict(info.attributes))
+
+
+def created(root: Any, name: str, info: ArrayInfo) -> Any:
+    """An array of a store: Zstandard with checksums, NaN where nothing was written, several chunks to a file."""
+    from zarr.codecs import ZstdCodec
+
+    dtype = np.dtype(info.dtype)
+    chunks, shards = _chunking(info.shape, dtype.itemsize)
+    return root.create_array(
+        name,
+        shape=info.shape,
+        chunks=chunks if info.shape else (),
+        shards=shards if info.shape else None,
+        dtype=dtype.newbyteorder("=").name,
+        compressors=ZstdCodec(level=1, checksum=True),
+        fill_value=math.nan if dtype.kind == "f" else 0,
+    )
+
+
+def _chunking(shape: Sequence[int], itemsize: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Whole last axes up to about `CHUNK_BYTES`; a shard holds several of them along the first axis that is cut."""
+    chunks, room = [1] * len(shape), CHUNK_BYTES // itemsize
+    for axis in reversed(range(len(shape))):
+        chunks[axis] = max(1, min(shape[axis], room))
+        room //= chunks[axis]
+    shards, left = list(chunks), SHARD_CHUNKS
+    for axis in reversed(range(len(shape))):
+        times = min(left, -(-shape[axis] // chunks[axis]))
+        shards[axis], left = chunks[axis] * times, left // times
+    return tuple(chunks), tuple(shards)
+
+
+def _shards(array: Any, info: ArrayInfo) -> Iterator[tuple[slice, ...]]:
+    """Slices of whole shards: each file is written once."""
+    from itertools import product
+
+    if not info.shape:
+        yield ()
+        return
+    steps = array.shards
+    for place in product(*(range(-(-size // step)) for size, step in zip(info.shape, steps, strict=True))):
+        yield tuple(
+            slice(index * step, min((index + 1) * step, size))
+            for index, step, size in zip(place, steps, info.shape, strict=True)
+        )
+
+
+def _write_npz(sign: Sign, tree: FileTree, taken: Mapping[str, ArrayInfo], source: Any, aside: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name in taken:
+            sign(name)
+            with archive.open(f"{'array' if name == '.' else name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(source[name][()]), allow_pickle=False)
+
+
+def sync_all(path: Path) -> None:
+    """Everything that was written to the disk itself."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    for file in files:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _compare(sign: Sign, taken: Mapping[str, ArrayInfo], source: Any, aside: Path) -> None:
+    """Read what was written, and hold it against the source. Raises StorageError where a value differs."""
+    from .headers import read_tree
+    from .inspection import opened_arrays
+
+    with opened_arrays(read_tree(aside, sign)) as written:
+        for name, info in taken.items():
+            there = "array" if name == "." else name
+            for where in _blocks(sign, f"{name}, written", info):
+                same(name, np.asarray(source[name][where]), np.asarray(written[there][where]), where)
+
+
+def same(name: str, before: NDArray[Any], after: NDArray[Any], where: tuple[slice, ...]) -> None:
+    """Raise StorageError where two blocks differ; NaN is NaN."""
+    if before.shape != after.shape or not np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
+        place = ", ".join(f"{part.start}:{part.stop}" for part in where)
+        raise StorageError(
+            f"array '{name}' [{place}]: what was read again differs from what was written; the disk may be failing, "
+            "nothing was kept"
+        )
