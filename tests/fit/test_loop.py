@@ -75,7 +75,10 @@ def _stop_at(toy: SimpleNamespace, path: Path, stop: int, trackers: Trackers | N
 
 def _numbers(recorder: Any) -> list[tuple[int, dict[str, float]]]:
     """What was logged, without times."""
-    return [(step, {k: v for k, v in values.items() if "second" not in k}) for _, step, values in recorder.lines]
+    return [
+        (step, {name: value for name, value in values.items() if "second" not in name and name != "data_wait"})
+        for _, step, values in recorder.lines
+    ]
 
 
 @pytest.mark.parametrize("stop", [0, 3, 7, 13, 19])
@@ -192,7 +195,8 @@ def test_every_number_is_logged_under_its_name(toy: SimpleNamespace, tmp_path: P
     fit(toy.task(), toy.folder(tmp_path), Trackers([recorder]))
     training = [(step, values) for _, step, values in recorder.lines if "lr" in values]
     assert [step for step, _ in training] == [3, 6, 9, 12, 15, 18, 20]
-    expected = {"loss", "losses/forward", "grad_norm", "lr", "epoch", "fraction", "samples_per_second", "seconds"}
+    expected = {"loss", "losses/forward", "grad_norm", "lr", "epoch", "fraction", "seconds"}
+    expected |= {"samples_per_second", "data_wait"}
     assert expected <= set(training[0][1])
     last = training[-1][1]
     assert last["loss"] == last["losses/forward"] > 0

@@ -119,7 +119,7 @@ def fit(task: Task, folder: StageFolder, trackers: Trackers) -> dict[str, Any]:
         saved = resume(fitting, checkpoints, folder, trackers)
         with task.source.stream(fitting.step) as batches:
             while not fitting.is_over:
-                training_step(fitting, next(batches))
+                training_step(fitting, fitting.meter.awaited(batches))
                 _between_steps(fitting, checkpoints, trackers)
                 if stop or fitting.is_over or fitting.step % task.settings.checkpoint_every == 0:
                     saved = save(fitting, checkpoints)
