@@ -197,15 +197,17 @@ def _offsets(
     shapes: dict[str, tuple[int, ...]] = {}
     for number, name in enumerate(names):
         group = h5py.h5g.open(file.id, name.encode())
-        data = _own(group, DATA) or _data_of(file, name, config.allow_external).id
+        own = _own(group, DATA) if _is_hard(file.id, name) else None
+        data = own or _data_of(file, name, config.allow_external).id
         shape, dtype = data.shape, data.dtype
         if shape != first.shape or dtype != first.dtype:
             shapes[name] = shape if dtype == first.dtype else (*shape, dtype)
             continue
-        if not _is_elsewhere(data):
-            offsets[number] = data.get_offset() if data.get_offset() is not None else -1
+        if own is not None and not _is_elsewhere(own):
+            place = own.get_offset()  # None where the values are in chunks
+            offsets[number] = -1 if place is None else place
         elif not config.allow_external:
-            find_array(file, f"{name}/{DATA}")  # says where
+            find_array(file, f"{name}/{DATA}")  # says where the values are
         _check_grid(config, file, group, name, names[0], coordinates)
     if shapes:
         listed = ", ".join(f"'{name}' {list(shape)}" for name, shape in [*shapes.items()][:SHOWN])
@@ -225,12 +227,15 @@ def _offsets(
 
 def _own(group: Any, name: str) -> Any:
     """The dataset of this name that lies in the group itself, or None."""
+    if not _is_hard(group, name) or h5py.h5o.get_info(group, name.encode()).type != h5py.h5o.TYPE_DATASET:
+        return None
+    return h5py.h5d.open(group, name.encode())
+
+
+def _is_hard(group: Any, name: str) -> bool:
+    """Whether a group holds an object of this name, and no link to one elsewhere."""
     key = name.encode()
-    if key not in group.links or group.links.get_info(key).type != h5py.h5l.TYPE_HARD:
-        return None
-    if h5py.h5o.get_info(group, key).type != h5py.h5o.TYPE_DATASET:
-        return None
-    return h5py.h5d.open(group, key)
+    return bool(group.links.exists(key) and group.links.get_info(key).type == h5py.h5l.TYPE_HARD)
 
 
 def _is_elsewhere(data: Any) -> bool:
@@ -247,7 +252,7 @@ def _check_grid(
     coordinates: Mapping[str, NDArray[np.float64]],
 ) -> None:
     """Raise DataError where a group's coordinates are not the first group's."""
-    if GRID.encode() not in group.links:
+    if not group.links.exists(GRID.encode()):
         raise DataError(
             f"{file.filename}: the group '{name}' holds no '{GRID}'; expected its coordinates there, as in '{model}'"
         )
