@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -115,7 +115,7 @@ class GroupLayout:
         group["data"] = values.astype(np.float32, copy=False)
         for letter, axis in zip("xyz", self.axes, strict=False):
             group[f"grid/{letter}"] = axis.astype(np.float32)
-        group["grid/t"] = times_of(self.frames, self.duration).astype(np.float32)
+        group["grid/t"] = times_of(self.frames, self.duration)
         group.attrs["config"] = "".join(f"{name}: {_yaml(value)}\n" for name, value in {**self.settings, **own}.items())
         for name, value in own.items():
             if name != "seed":
@@ -161,33 +161,36 @@ class DarcyLayout:
 
 @frozen
 class FlowLayout:
-    """PDEBench's incompressible file: `velocity` [n, t, x, y, 2] and `force` [n, x, y, 2] float32, `t` [n, t], and
-    `nu`, a number for each trajectory. Where nothing drives the flow there is no `force`.
+    """PDEBench's incompressible file: `velocity` [n, t, x, y, 2], `t` [n, t], `force` [n, x, y, 2], and `nu`, a number
+    for each trajectory. The vorticity is written as `tensor` [n, t, x, y], with coordinates instead of `t`. Where nothing drives the flow there is no `force`.
     """
 
+    store: Literal["velocity", "vorticity"]
     trajectories: int
-    points: int
+    axes: tuple[NDArray[np.float64], NDArray[np.float64]]
     frames: int
     duration: float
-    force: NDArray[np.float32] | None  # (x, y, 2), the same for all
+    forced: bool
     attributes: Mapping[str, Any]
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The arrays' shapes by name."""
+        count, grid = self.trajectories, tuple(map(len, self.axes))
+        flow = (count, self.frames, *grid)
+        stored = {"tensor": flow} if self.store == "vorticity" else {"velocity": (*flow, 2)}
+        return {**stored, "nu": (count,), **({"force": (count, *grid, 2)} if self.forced else {})}
+
+    @property
     def bytes(self) -> int:
-        return 8 * self.trajectories * (self.frames + 1) * self.points**2 + HEADER_BYTES
+        return 4 * sum(map(math.prod, self.shapes.values())) + HEADER_BYTES
 
     def write(self, path: Path, parts: Iterable[Part]) -> None:
-        """Write the file from all parts, which hold `velocity` and `nu`."""
-        grid = (self.points, self.points)
-        shapes = {
-            "velocity": (self.trajectories, self.frames, *grid, 2),
-            "nu": (self.trajectories,),
-        }
+        """Write the file from all parts, which hold the field, `nu` and, where there is one, `force`."""
         with h5py.File(path, "w") as file:
             file.attrs.update(self.attributes)
-            write_arrays(file, shapes, parts)
-            file["t"] = np.tile(times_of(self.frames, self.duration).astype(np.float32), (self.trajectories, 1))
-            if self.force is not None:
-                force = file.create_dataset("force", (self.trajectories, *grid, 2), np.float32)
-                for number in range(self.trajectories):
-                    force[number] = self.force
+            write_arrays(file, self.shapes, parts)
+            if self.store == "vorticity":
+                write_coordinates(file, self.axes, times_of(self.frames, self.duration, extra=1))
+            else:
+                file["t"] = np.tile(times_of(self.frames, self.duration), (self.trajectories, 1))

@@ -3,8 +3,9 @@
     ω_t + u·∇ω = ν ∇²ω - α ω + ∇×f,  ∇·u = 0,  ω = ∇×u  on [0, 1)² periodic
 
 u is the velocity, ω the vorticity, ν the viscosity, α the drag, f the force per mass: none (turbulence that decays) or
-Kolmogorov's A sin(2πn y) along x (Kolmogorov flow: Meshalkin and Sinai 1961; with drag as in Kochkov et al., PNAS
-118:21, 2021). The initial velocity is a random field with the energy spectrum k⁴ exp(-2 (k/k₀)²), scaled to one speed.
+Kolmogorov's, A sin(2πn y + φ) along x or A sin(2πn x + φ) along y, which of them and φ drawn for each trajectory
+(Meshalkin and Sinai 1961; with drag as in Kochkov et al., PNAS 118:21, 2021). The initial velocity is a random field
+with the energy spectrum k⁴ exp(-2 (k/k₀)²), scaled to one speed.
 
 Scheme: Fourier modes, products without aliasing by the 2/3 rule (Orszag 1971) in the form
 u·∇ω = (∂xx - ∂yy)(uv) + ∂xy(v² - u²) (Basdevant 1983), four transforms each; viscosity and drag exactly by an
@@ -23,10 +24,12 @@ from attrs import frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ups_kit import DataError
+
 from .auditing import drift, size, step_residual
 from .config import NavierStokes2DConfig
 from .drawing import Range, generator_of, log_uniform
-from .layouts import FlowLayout, Part, TensorLayout, cell_centres
+from .layouts import FlowLayout, Part, cell_centres
 from .simulation import Simulation
 
 LARGEST_MODE = 12  # of the initial velocity
@@ -46,14 +49,10 @@ def navier_stokes2d(config: NavierStokes2DConfig) -> Simulation:
         "forcing": config.forcing,
         "written_by": "ups_kit simulator navier_stokes2d",
     }
-    flow = Flow(config)
     axes = (cell_centres(config.points),) * 2
-    if config.store == "vorticity":
-        tensor = TensorLayout(config.trajectories, axes, config.frames, config.duration, ("nu",), attributes)
-        return Simulation(config, flow, tensor)
-    force = None if config.forcing == "none" else flow.force()
-    layout = FlowLayout(config.trajectories, config.points, config.frames, config.duration, force, attributes)
-    return Simulation(config, flow, layout)
+    forced = config.forcing != "none"
+    layout = FlowLayout(config.store, config.trajectories, axes, config.frames, config.duration, forced, attributes)
+    return Simulation(config, Flow(config), layout)
 
 
 @frozen
@@ -77,13 +76,17 @@ class Flow:
         return {"residual": 0.02, "divergence": 1e-4, "momentum drift": 1e-4}
 
     def solve(self, numbers: range, device: torch.device) -> Part:
-        """`velocity` (trajectories, frames, x, y, 2) or `tensor` (trajectories, frames, x, y), and `nu`."""
+        """`velocity` (trajectories, frames, x, y, 2) or `tensor` (trajectories, frames, x, y), `nu`, and `force`
+        (trajectories, x, y, 2) where there is one.
+        """
         config = self.config
-        viscosities, fields = [], []
+        viscosities, fields, forces = [], [], []
         for number in numbers:
             generator = generator_of(config.seed, number)
             viscosities.append(log_uniform(config.nu, generator))
             fields.append(self._initial(generator))
+            forces.append(self._force(generator))
+        force = torch.from_numpy(np.stack(forces)).to(device)
         modes = Modes.of(config.points, device)
         spectrum = torch.fft.rfft2(torch.from_numpy(np.stack(fields)).to(device)) * modes.kept
         viscosity = torch.tensor(viscosities, dtype=torch.float64, device=device)
@@ -91,17 +94,20 @@ class Flow:
         stored = np.empty((len(numbers), config.frames, config.points, config.points, *channels), np.float32)
         for frame in range(config.frames):
             if frame:
-                spectrum = self.advance(spectrum, viscosity, config.duration / (config.frames - 1), modes)
+                spectrum = self.advance(spectrum, viscosity, force, config.duration / (config.frames - 1), modes)
             shown = torch.fft.irfft2(spectrum) if config.store == "vorticity" else modes.velocity(spectrum)
             stored[:, frame] = (shown if config.store == "vorticity" else shown.movedim(0, -1)).cpu().numpy()
-        return {"tensor" if config.store == "vorticity" else "velocity": stored, "nu": np.array(viscosities)}
+        solved = {"tensor" if config.store == "vorticity" else "velocity": stored, "nu": np.array(viscosities)}
+        return solved if config.forcing == "none" else {**solved, "force": np.stack(forces).astype(np.float32)}
 
-    def force(self) -> NDArray[np.float32]:
+    def _force(self, generator: np.random.Generator) -> NDArray[np.float64]:
         """The force at the stored points, (x, y, 2)."""
         config = self.config
-        force = np.zeros((config.points, config.points, 2), np.float32)
+        force = np.zeros((config.points, config.points, 2))
         if config.forcing == "kolmogorov":
-            force[..., 0] = config.amplitude * np.sin(2 * np.pi * config.waves * cell_centres(config.points))
+            angle, across = 2 * np.pi * generator.random(), generator.random() < 0.5
+            wave = config.amplitude * np.sin(2 * np.pi * config.waves * cell_centres(config.points) + angle)
+            force[..., int(across)] = wave[:, None] if across else wave
         return force
 
     def _initial(self, generator: np.random.Generator) -> NDArray[np.float64]:
@@ -123,15 +129,15 @@ class Flow:
         scaled: NDArray[np.float64] = vorticity * (config.speed / np.sqrt((velocity**2).sum(0).mean()))
         return scaled
 
-    def advance(self, spectrum: Tensor, viscosity: Tensor, duration: float, modes: Modes) -> Tensor:
-        """Solve (trajectories, modes of x, modes of y) of the vorticity for a time."""
+    def advance(self, spectrum: Tensor, viscosity: Tensor, force: Tensor, duration: float, modes: Modes) -> Tensor:
+        """Solve (trajectories, modes of x, modes of y) of the vorticity for a time; `force` (trajectories, x, y, 2)."""
         config = self.config
         largest = config.step or COURANT / (config.points * config.speed)
         steps = max(1, math.ceil(duration / largest - 1e-9))
         step = duration / steps
         half = torch.exp((-0.5 * step) * (viscosity[:, None, None] * modes.squared + config.drag))
         full = half * half
-        curl = self._curl(modes)
+        curl = modes.curl(force)
 
         def rate(w: Tensor) -> Tensor:
             return modes.transport(w).add_(curl)
@@ -147,40 +153,40 @@ class Flow:
             spectrum = whole.add_(fourth, alpha=step / 6)
         return spectrum
 
-    def _curl(self, modes: Modes) -> Tensor:
-        force = torch.from_numpy(self.force().astype(np.float64)).to(modes.x.device).movedim(-1, 0)
-        along, across = torch.fft.rfft2(force)
-        curl: Tensor = (1j * (modes.x * across - modes.y * along)) * modes.kept
-        return curl
-
     def audit(
         self, values: Tensor, times: NDArray[np.float64], parameters: Mapping[str, Tensor]
     ) -> Mapping[str, Tensor]:
         """What the solver makes of each frame, against the next one; divergence and mean of what is stored."""
         modes = Modes.of(values.shape[2], values.device)
-        if self.config.store == "vorticity":
-            vorticity = values[..., 0]
-        else:
-            along, across = torch.fft.rfft2(values[..., :2].movedim(-1, 0))
-            vorticity = torch.fft.irfft2(1j * (modes.x * across - modes.y * along))
-            divergence = torch.fft.irfft2(1j * (modes.x * along + modes.y * across))
+        fields, force = self._separated(values)
+        vorticity = fields[..., 0] if self.config.store == "vorticity" else torch.fft.irfft2(modes.curl(fields))
 
         def onward(frame: Tensor, number: int) -> Tensor:
             spectrum = torch.fft.rfft2(frame) * modes.kept
             interval = float(times[number + 1] - times[number])
-            after: Tensor = torch.fft.irfft2(self.advance(spectrum, parameters["nu"], interval, modes))
+            after: Tensor = torch.fft.irfft2(self.advance(spectrum, parameters["nu"], force, interval, modes))
             return after
 
         found = {"residual": step_residual(vorticity, onward)}
         if self.config.store == "vorticity":
             return {**found, "circulation drift": drift(vorticity.mean((2, 3)), size(vorticity))}
-        speed = size(values[..., :2])
-        momentum = [drift(values[..., part].mean((2, 3)), speed) for part in (0, 1)]
+        divergence = torch.fft.irfft2(modes.divergence(fields))
+        momentum = [drift(fields[..., part].mean((2, 3)), size(fields)) for part in (0, 1)]
         return {
             **found,
             "divergence": size(divergence) / size(vorticity).clamp_min(1e-300),
             "momentum drift": torch.maximum(*momentum),
         }
+
+    def _separated(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The stored fields, and the force (trajectories, x, y, 2)."""
+        targets = 1 if self.config.store == "vorticity" else 2
+        fields, force = values[..., :targets], values[:, 0, ..., targets:]
+        if self.config.forcing == "none":
+            return fields, torch.zeros_like(values[:, 0, ..., :1]).expand(*values[:, 0, ..., 0].shape, 2)
+        if force.shape[-1] != 2:
+            raise DataError("the equation needs the static field 'force', of two components, and the data lack it")
+        return fields, force
 
 
 @frozen
@@ -211,6 +217,18 @@ class Modes:
         points = spectrum.shape[-2]
         velocity: Tensor = torch.fft.irfft2(self.to_velocity[:, None] * spectrum, s=(points, points))
         return velocity
+
+    def curl(self, field: Tensor) -> Tensor:
+        """∇×field as modes, for (…, x, y, 2)."""
+        along, across = torch.fft.rfft2(field.movedim(-1, 0))
+        curl: Tensor = (1j * (self.x * across - self.y * along)) * self.kept
+        return curl
+
+    def divergence(self, field: Tensor) -> Tensor:
+        """∇·field as modes, for (…, x, y, 2)."""
+        along, across = torch.fft.rfft2(field.movedim(-1, 0))
+        divergence: Tensor = 1j * (self.x * along + self.y * across)
+        return divergence
 
     def transport(self, spectrum: Tensor) -> Tensor:
         """-u·∇ω, as modes."""

@@ -172,8 +172,8 @@ class NavierStokes2DConfig:
     """Trajectories of incompressible flow in the periodic unit square, in PDEBench's HDF5 layout.
 
     ω_t + u·∇ω = ν ∇²ω - α ω + ∇×f for the vorticity ω: turbulence that decays, or that Kolmogorov's force
-    f = A sin(2πn y) along x drives. Fourier modes with the 2/3 rule, integrating factor, Runge-Kutta 4. The viscosity
-    is stored for each trajectory as `nu`.
+    drives, A sin(2πn y + φ) along x or the same along y, stored as `force`. Fourier modes with the 2/3
+    rule, integrating factor, Runge-Kutta 4. The viscosity is stored for each trajectory as `nu`.
     """
 
     trajectories: int = trajectories_key(240)
@@ -187,7 +187,7 @@ class NavierStokes2DConfig:
     )
     forcing: Literal["none", "kolmogorov"] = field(default="none", metadata={"help": "what drives the flow"})
     amplitude: float = field(default=2.0, validator=positive, metadata={"help": "A, the largest force per mass"})
-    waves: int = field(default=4, validator=gt(0), metadata={"help": "n, waves of the force along y"})
+    waves: int = field(default=4, validator=gt(0), metadata={"help": "n, waves of the force"})
     drag: float = field(default=0.0, validator=ge(0.0), metadata={"help": "α, the drag", "unit": "1 / time"})
     speed: float = field(default=1.0, validator=positive, metadata={"help": "root mean square of the initial velocity"})
     peak: float = field(
@@ -204,10 +204,9 @@ class NavierStokes2DConfig:
 
     def describe(self) -> FieldSpec:
         """What the file will hold."""
-        flow = self.store == "velocity"
         return FieldSpec(
-            targets=(Field("velocity", 2),) if flow else (Field("u"),),
-            statics=(Field("force", 2),) if flow and self.forcing != "none" else (),
+            targets=(Field("velocity", 2),) if self.store == "velocity" else (Field("u"),),
+            statics=(Field("force", 2),) if self.forcing != "none" else (),
             domain=((0.0, 1.0), (0.0, 1.0)),
             periodic=(True, True),
             layout="grid",
