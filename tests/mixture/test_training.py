@@ -177,6 +177,7 @@ weights = {{ burgers = 2.0, waves = 1.0 }}
 [dataset.tasks.burgers]
 use = "pdebench"
 path = "{folder}/made.h5"
+fields = ["speed"]
 train = 10
 validation = 2
 test = 2
@@ -211,6 +212,11 @@ budget = {{ steps = 20 }}
 optimizer = {{ use = "muon" }}
 validate_every = 10
 losses = {{ forward = {{ error = "relative" }}, inverse_encoding = {{}} }}
+
+[[stages]]
+use = "evaluate"
+pictures = false
+require_beating = []
 """
 
 
@@ -223,11 +229,18 @@ def recipe(tmp_path: Path, files: dict[str, Path]) -> Path:
 
 def test_a_whole_run_of_two_tasks(recipe: Path, tmp_path: Path) -> None:
     read = read_recipe(recipe)
+    before = read.recipe.dataset.describe()
     result = run(read.recipe, recipe_text=read.text, origins=read.origins, catalog=read.catalog)
+    assert read.recipe.dataset.describe() == before, "the made file is what the simulator said it would be"
+    assert [field.name for field in before.targets] == ["speed", "wave"]
     logged = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     names = {name for line in logged for name in (line.get("values") or line)}
     for task in ("burgers", "waves"):
         assert f"validation/{task}/score" in names
+    evaluated = result.summary["stages"]["evaluate"]["tasks"]
+    assert list(evaluated) == ["burgers", "waves"]
+    own = [task["metrics"]["latent_rollout"]["nrmse"] for task in evaluated.values()]
+    assert result.summary["metrics"]["latent_rollout"]["nrmse"] == pytest.approx(sum(own) / 2)
     bundle = load(result.folder)
     assert list(bundle.tasks) == ["burgers", "waves"]
     assert bundle.description["splits"]["digest"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import Problem, RecipeError, UpsKitError, UsageError, did_you_mean
+from ..interfaces import DescribesTasks
 
 if TYPE_CHECKING:
     from ..interfaces import FieldSpec
@@ -97,17 +98,23 @@ def _report(read: ReadRecipe, data: bool, explain: str | None) -> Iterator[str]:
     yield f"{read.source}: valid (run {read.recipe.run.name}, stages {stages})"
     if data:
         yield from _describe(read.recipe.dataset.describe())
+        tasks = read.recipe.dataset.describe_tasks() if isinstance(read.recipe.dataset, DescribesTasks) else {}
+        for name, fields in tasks.items():
+            yield f"  task {name}: {fields.layout} {_shape(fields)}, time step {fields.dt:g}"
     if explain is not None:
         yield from _explain(read, explain)
 
 
 def _describe(fields: FieldSpec) -> Iterator[str]:
-    shape = " x ".join(str(points) for points in fields.grid) if fields.grid else "points that differ by sample"
     box = " x ".join(f"[{low:g}, {high:g}]" for low, high in fields.domain)
     yield f"  fields      {', '.join(field.name for field in fields.targets)}"
-    yield f"  layout      {fields.layout} {shape} on {box}"
+    yield f"  layout      {fields.layout} {_shape(fields)} on {box}"
     yield f"  time step   {fields.dt:g}"
     yield f"  conditions  {', '.join(fields.conditions)}"
+
+
+def _shape(fields: FieldSpec) -> str:
+    return " x ".join(str(points) for points in fields.grid) if fields.grid else "points that differ by sample"
 
 
 def _explain(read: ReadRecipe, key: str) -> Iterator[str]:

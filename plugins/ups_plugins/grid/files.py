@@ -12,7 +12,7 @@ import numpy as np
 from attrs import evolve, frozen
 from numpy.typing import NDArray
 
-from ups_kit import DataError, FieldSpec
+from ups_kit import DataError, Field, FieldSpec
 from ups_kit.data.hdf5 import check_kind
 
 from .parameters import chosen, given_to, parameters_of
@@ -227,8 +227,22 @@ def describe(config: TrajectorySettings) -> FieldSpec:
     if to_be_made(config) is not None and config.simulate is not None:
         base = config.simulate.describe()
         known = {*base.conditions[1:], *config.parameters}
-        return _strided(config, evolve(base, conditions=("dt", *chosen(config, sorted(known), "the simulator"))))
+        conditions = ("dt", *chosen(config, sorted(known), "the simulator"))
+        targets = _named_targets(getattr(config, "fields", None), base.targets)
+        return _strided(config, evolve(base, targets=targets, conditions=conditions))
     return field_spec(config, open_files(config))
+
+
+def _named_targets(names: Sequence[str] | None, made: tuple[Field, ...]) -> tuple[Field, ...]:
+    """The fields of a file to be made that the recipe chooses, or as it calls them."""
+    by_name = {field.name: field for field in made}
+    if names is None or not names:
+        return made
+    if all(name in by_name for name in names):
+        return tuple(by_name[name] for name in names)
+    if len(names) == len(made) and all(field.channels == 1 for field in made):
+        return tuple(evolve(field, name=name) for name, field in zip(names, made, strict=True))
+    return made  # what is wrong with the names is told when the file is there
 
 
 def field_spec(config: TrajectorySettings, files: Sequence[OpenFile]) -> FieldSpec:
