@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, did_you_mean, nearest
 from . import chunks
+from .stamps import Stamp
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUPPORTED = "float32 and float64, of either byte order"
@@ -192,6 +193,7 @@ class StoredArray:
     dtype: np.dtype[Any]
     offset: int | None  # where the values begin, if they lie in one piece
     allow_external: bool = False
+    stamp: Stamp | None = None  # of the file when it was opened
     _mapped: NDArray[Any] | None = field(default=None, init=False, repr=False)
     _handle: tuple[int, Any, _Unpacked | None] | None = field(default=None, init=False, repr=False)
 
@@ -213,10 +215,11 @@ class StoredArray:
                 f"{path}: is truncated: dataset '{name}' ends at byte {offset + dataset.nbytes:,}, and the file has "
                 f"{size:,} bytes; download or make it again"
             )
-        return cls(path, name, tuple(dataset.shape), dtype, offset, allow_external)
+        return cls(path, name, tuple(dataset.shape), dtype, offset, allow_external, Stamp.of(path))
 
     def gather(self, samples: NDArray[np.integer], frames: NDArray[np.integer]) -> NDArray[np.float32]:
         """Frames of samples: `samples` (B,), `frames` (B, F), increasing along F; returns (B, F, ...) float32."""
+        self._check_unchanged(samples)
         if self.offset is not None:
             return as_float32(self._contiguous()[samples[:, None], frames])
         unpacked = self._unpacked()
@@ -234,6 +237,7 @@ class StoredArray:
 
     def rows(self, samples: Sequence[int] | NDArray[np.integer], frames: slice) -> NDArray[np.float32]:
         """All values of a slice of frames of some samples, (samples, frames, ...) float32."""
+        self._check_unchanged(samples)
         if self.offset is not None:
             return as_float32(self._contiguous()[:, frames][np.asarray(samples)])
         unpacked = self._unpacked()
@@ -250,6 +254,12 @@ class StoredArray:
                 block.read(int(sample), start, result[row])
         return result
 
+    def entries(self, numbers: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Entries of an array of one axis, which is small."""
+        with damage_told(self.path):
+            found: NDArray[np.float32] = as_float32(self._open()[()])[numbers]
+        return found
+
     def gather_points(
         self, samples: NDArray[np.integer], frames: NDArray[np.integer], points: NDArray[np.integer], axes: int
     ) -> NDArray[np.float32]:
@@ -257,14 +267,27 @@ class StoredArray:
 
         Of a mapped array these values alone are read, of a chunked one the chunks that hold some of them.
         """
+        self._check_unchanged(samples)
         if self.offset is None:
-            return chunks.gather_points(self._unpacked() or _Unpacked(self, self._open()), samples, frames, points, axes)
+            return chunks.gather_points(
+                self._unpacked() or _Unpacked(self, self._open()), samples, frames, points, axes
+            )
         flat = self._contiguous().reshape(*self.shape[:2], -1, *self.shape[2 + axes :])
         return as_float32(flat[samples[:, None, None], frames[:, :, None], points[:, None, :]])
 
     def mapped(self) -> NDArray[Any] | None:
         """All values, not read yet, where they lie in one piece."""
         return None if self.offset is None else self._contiguous()
+
+    def _check_unchanged(self, samples: Sequence[int] | NDArray[np.integer]) -> None:
+        """Raise DataError where the file is not what was opened: a map of one that was cut would kill the process."""
+        if self.stamp is None:
+            return
+        try:
+            self.stamp.check()
+        except DataError as error:
+            shown = ", ".join(str(sample) for sample in samples[:8]) + (", …" if len(samples) > 8 else "")
+            raise DataError(f"{error} (next to be read: '{self.name}', samples {shown})") from error
 
     def _contiguous(self) -> NDArray[Any]:
         if self._mapped is None:
@@ -288,7 +311,7 @@ class StoredArray:
         return self._handle[2]
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return (self.path, self.name, self.shape, self.dtype, self.offset, self.allow_external)
+        return (self.path, self.name, self.shape, self.dtype, self.offset, self.allow_external, self.stamp)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.__init__(*state)  # type: ignore[misc]

@@ -224,6 +224,10 @@ class ZarrArray:
         numbers = np.arange(self.shape[1])[frames]
         return chunks.gather(self, wanted, np.broadcast_to(numbers, (len(wanted), len(numbers))), into)
 
+    def entries(self, numbers: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Entries of an array of one axis, which is small."""
+        return np.asarray(self.values()[numbers], np.float32)
+
     def values(self) -> NDArray[Any]:
         """A small array whole, in its own type. Raises DataError for a large one."""
         meta = self.metadata
