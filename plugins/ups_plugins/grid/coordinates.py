@@ -60,3 +60,11 @@ def checked_coordinate(
             f"{path}: '{name}' is not evenly spaced: steps of {steps.min():g} to {steps.max():g}; expected equal ones"
         )
     return values
+
+
+def told_periodic(file: h5py.File, dims: int) -> tuple[bool, ...]:
+    """What an attribute "periodic" of the file says of its axes; empty where it says nothing."""
+    value = np.asarray(file.attrs.get("periodic", ()))
+    if value.dtype.kind not in "biu" or value.shape not in ((), (dims,)):
+        return ()
+    return tuple(bool(each) for each in np.broadcast_to(value, (dims,)))

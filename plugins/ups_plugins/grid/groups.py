@@ -16,7 +16,7 @@ from ups_kit import DataError, Field
 from ups_kit.data.hdf5 import StoredArray, as_float32, damage_told, find_array
 from ups_kit.errors import did_you_mean
 
-from .coordinates import read_coordinate
+from .coordinates import read_coordinate, told_periodic
 from .source import AXES, Header
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def open_groups(config: PDEBenchConfig, file: h5py.File) -> GroupSource:
         targets=_targets(config, path, names[0], first.shape),
         parameters={name: values for name, values in parameters.items() if name not in NO_PARAMETERS},
         attributes={name: values for name, values in parameters.items() if name in NO_PARAMETERS},
-        periodic=(False,) * len(points),
+        periodic=told_periodic(file, len(points)) or (False,) * len(points),
     )
     return GroupSource(header, names, first.dtype, offsets)
 

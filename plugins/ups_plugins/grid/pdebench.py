@@ -17,7 +17,7 @@ from ups_kit.data.making import check_made_by
 
 from .arrays import ArraySource, Stack
 from .config import Layout, PDEBenchConfig
-from .coordinates import checked_coordinate, read_coordinate
+from .coordinates import checked_coordinate, read_coordinate, told_periodic
 from .files import check_file
 from .groups import open_groups
 from .source import AXES, Header, Source
@@ -84,7 +84,7 @@ def _open_tensor(config: PDEBenchConfig, file: h5py.File) -> Source:
         parameters=_parameters(file, tensor.shape[0], (config.tensor,)),
         attributes=numbers((file.attrs, file[config.tensor].attrs), tensor.shape[0]),
         steady=steady,
-        periodic=_told(file, len(tensor.shape) - 2) or (not steady,) * (len(tensor.shape) - 2),
+        periodic=told_periodic(file, len(tensor.shape) - 2) or (not steady,) * (len(tensor.shape) - 2),
     )
     return ArraySource(header, Stack((tensor,), (1,)), _stack(statics, tensor.shape))
 
@@ -93,7 +93,7 @@ def _open_fields(config: PDEBenchConfig, file: h5py.File) -> Source:
     """An array [trajectory, time, x, …] for each field."""
     path = Path(file.filename)
     names = config.fields if config.fields is not None else tuple(name for name in FLUID if name in file)
-    arrays = {name: _stored(config, file, name) for name in names}
+    arrays = {name: _stored(config, file, name, "" if config.fields is None else "fields") for name in names}
     if not arrays:
         find_array(file, FLUID[0])
     first = next(iter(arrays.values()))
@@ -112,7 +112,7 @@ def _open_fields(config: PDEBenchConfig, file: h5py.File) -> Source:
         statics=tuple(Field(name, array_channels(array, first.shape)) for name, array in statics.items()),
         parameters=_parameters(file, first.shape[0], tuple(arrays)),
         attributes=numbers((file.attrs,), first.shape[0]),
-        periodic=_told(file, len(first.shape) - 2) or (OUTFLOW not in path.name,) * (len(first.shape) - 2),
+        periodic=told_periodic(file, len(first.shape) - 2) or (OUTFLOW not in path.name,) * (len(first.shape) - 2),
     )
     return ArraySource(header, Stack(tuple(arrays.values()), (1,) * len(arrays)), _stack(statics, first.shape))
 
@@ -124,7 +124,7 @@ def _open_velocity(config: PDEBenchConfig, file: h5py.File) -> Source:
     """
     path = Path(file.filename)
     names = config.fields if config.fields is not None else tuple(name for name in FLOW if name in file)
-    arrays = {name: _stored(config, file, name) for name in names}
+    arrays = {name: _stored(config, file, name, "" if config.fields is None else "fields") for name in names}
     if not arrays:
         find_array(file, FLOW[0])
     for name, array in arrays.items():
@@ -144,7 +144,7 @@ def _open_velocity(config: PDEBenchConfig, file: h5py.File) -> Source:
         statics=tuple(Field(name, array_channels(array, shape)) for name, array in statics.items()),
         parameters=_parameters(file, shape[0], (*arrays, TIME)),
         attributes=numbers((file.attrs,), shape[0]),
-        periodic=_told(file, len(shape) - 2) or (False,) * (len(shape) - 2),
+        periodic=told_periodic(file, len(shape) - 2) or (False,) * (len(shape) - 2),
     )
     return ArraySource(header, Stack(tuple(arrays.values()), channels), _stack(statics, shape))
 
@@ -152,8 +152,13 @@ def _open_velocity(config: PDEBenchConfig, file: h5py.File) -> Source:
 # ---------------------------------------------------------------------------------------------------------------------
 # Parts of headers
 # ---------------------------------------------------------------------------------------------------------------------
-def _stored(config: PDEBenchConfig, file: h5py.File, name: str) -> StoredArray:
-    return StoredArray.of(find_array(file, name, config.allow_external), config.allow_external)
+def _stored(config: PDEBenchConfig, file: h5py.File, name: str, key: str = "") -> StoredArray:
+    """An array of the file; `key` is what the recipe names it by."""
+    try:
+        return StoredArray.of(find_array(file, name, config.allow_external), config.allow_external)
+    except DataError as error:
+        error.key = error.key or key
+        raise
 
 
 def check_axes(file: h5py.File, name: str, shape: tuple[int, ...]) -> None:
@@ -233,7 +238,7 @@ def _statics(config: PDEBenchConfig, file: h5py.File, shape: tuple[int, ...]) ->
         names = [name for name in GIVEN if name in file and _length(file, name)[: len(shape)] == shape]
     else:
         names = list(config.statics)
-    found = {name: _stored(config, file, name) for name in names}
+    found = {name: _stored(config, file, name, "" if config.statics is None else "statics") for name in names}
     for name, array in found.items():
         if array.shape[: len(shape)] != shape or len(array.shape) > len(shape) + 1:
             letters = ", ".join(("sample", *AXES[: len(shape) - 1]))
@@ -280,11 +285,3 @@ def unit_of(dataset: h5py.Dataset) -> str:
         if isinstance(value := dataset.attrs.get(name), str) and value:
             return value
     return "1"
-
-
-def _told(file: h5py.File, dims: int) -> tuple[bool, ...]:
-    """What an attribute "periodic" of the file says of its axes; empty where it says nothing."""
-    value = np.asarray(file.attrs.get("periodic", ()))
-    if value.dtype.kind not in "biu" or value.shape not in ((), (dims,)):
-        return ()
-    return tuple(bool(each) for each in np.broadcast_to(value, (dims,)))

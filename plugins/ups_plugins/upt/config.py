@@ -126,7 +126,6 @@ class LatentRolloutConfig(CurriculumConfig):
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         """There must be frames to come."""
-        yield from not_steady(fields, "no answer can be encoded; train with the loss 'forward'")
         yield from at_all_points(fields, "this loss encodes whole frames")
         if fields.steady:
             yield "use", "'latent_rollout' encodes future frames, and these data are steady; use 'forward'"
