@@ -54,10 +54,12 @@ class LatentModel(nn.Module):
         return values
 
     def example(self, batch: Batch) -> Example:
-        """What the decoder shall give for a batch: its newest given frames; of steady data the answers."""
-        values = batch.states[:, 1 if self.fields.steady else 0]
+        """What the decoder shall give for a batch: its newest given frames; of steady data the answers, one step on."""
+        latent, values = self.encode(batch.inputs), batch.states[:, 0]
+        if self.fields.steady:
+            latent, values = self.step(latent, batch.condition), batch.states[:, 1]
         queries = Queries(batch.positions, batch.grid)
-        return Example(self.encode(batch.inputs), queries, pick(values, batch.channels), batch.channels)
+        return Example(latent, queries, pick(values, batch.channels), batch.channels)
 
     def reencoded_rollout(self, inputs: PointSet, condition: Tensor, steps: int) -> list[Tensor]:
         """The fields (B, N, C) after 1, 2, … `steps` steps, decoded and encoded again at every step."""

@@ -14,8 +14,7 @@ from .scores import Summary, Table, finite, finite_list, joined
 from .truth import Truth
 
 START_TRAJECTORIES = 32  # the start's share is a diagnosis, not a score: a few trajectories tell it
-ROLLOUT_TERMS = ("encode", "drift", "step", "decode", "total", "reencoding")
-STEADY_TERMS = ("offset", "amplitude", "shape", "total")
+TERMS = ("encode", "drift", "step", "decode", "offset", "amplitude", "shape", "total", "reencoding")  # in their order
 
 
 def rollout_budget(forecasts: Forecasts, truth: Truth) -> Table:
@@ -76,8 +75,7 @@ def _steady_budget(answer: Tensor, truth: Tensor, scored: range) -> Table:
 
 def summarise_budget(terms: Mapping[str, Tensor]) -> dict[str, Summary]:
     """The means of the terms, in the order in which they are told."""
-    order = [name for name in dict.fromkeys((*ROLLOUT_TERMS, *STEADY_TERMS)) if name in terms]
-    return {name: _summary(terms[name]) for name in order}
+    return {name: _summary(terms[name]) for name in TERMS if name in terms}
 
 
 def _difference(one: Tensor, other: Tensor, truth: Truth) -> Tensor:

@@ -13,7 +13,7 @@ from ups_kit.interfaces import FieldSpec
 
 from .definitions import field_label
 from .measurement import Measured
-from .style import ERROR_COLORS, FIELD_COLORS, bare, new_figure, time_label
+from .style import ERROR_COLORS, FIELD_COLORS, bare, keep_clear, new_figure, time_label
 
 FRAMES_SHOWN = 5
 FIELDS_SHOWN = 6
@@ -107,7 +107,8 @@ def _frames(measured: Measured, true: np.ndarray, predicted: np.ndarray, times: 
             if label == "truth":
                 axis.set_title(f"t = {times[frame]:.3g}", fontsize="medium")
         line[0].set_ylabel(label)
-        figure.colorbar(image, ax=list(line), pad=0.01)
+        figure.colorbar(image, ax=list(line), pad=0.01, format="%.3g")
+    keep_clear(figure)
     figure.suptitle(f"{title}; {field_label(name)}", fontsize="medium", x=0.01, ha="left")
     return figure
 

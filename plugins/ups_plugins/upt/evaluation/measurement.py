@@ -16,7 +16,7 @@ from ups_kit.interfaces import Metric
 
 from . import floors as floor
 from .budget import START_TRAJECTORIES, rollout_budget, start_term, steady_budget, summarise_budget
-from .config import EvaluateConfig
+from .config import EvaluateConfig, possible_floors
 from .reach import Reach, gradient_reach, require_reach
 from .rollouts import Forecasts, Runner
 from .scores import Score, Summary, Table, joined, nrmse_of, quantile_samples, summarise, tabulate
@@ -209,11 +209,9 @@ def _measure_exchanges(plan: Plan, rows: slice, tally: Tally) -> None:
 
 def _collected(plan: Plan, tally: Tally, reach: tuple[Reach, ...], tokens: int) -> Measured:
     truth, latent = plan.truth, tally.score("latent")
-    names = ["persistence", "spatial_mean", "linear_autoregression", "encode_decode", *plan.floors.forecasts]
     floors = {
         name: FloorScore(tally.score(f"{name} one step"), tally.score(f"{name} rollout"))
-        for name in dict.fromkeys(names)
-        if f"{name} rollout" in tally.tables
+        for name in possible_floors(truth.fields)
     }
     shuffles = {name: exchange.result(latent.mean, tally.nrmse(name)) for name, exchange in plan.exchanges.items()}
     return Measured(

@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 
 from ups_kit.folder import StageFolder, write_text
 from ups_kit.interfaces import Multitask
+from ups_kit.tasks import model_for, tasks_of
 from ups_kit.trackers import Trackers
 
 from .card import Card, make_card
@@ -86,12 +87,12 @@ class Evaluated:
 
 def _tasks(experiment: Experiment) -> dict[str, Experiment]:
     """One experiment for each task by its name; one without a name where there are no tasks."""
-    dataset = experiment.dataset
+    dataset, model = experiment.dataset, experiment.model
     if not isinstance(dataset, Multitask):
         return {"": experiment}
     return {
-        name: evolve(experiment, dataset=task, model=dataset.seen_by(name, experiment.model))
-        for name, task in dataset.tasks.items()
+        name: evolve(experiment, dataset=own, model=model_for(name, dataset, model))
+        for name, own in tasks_of(dataset).items()
     }
 
 

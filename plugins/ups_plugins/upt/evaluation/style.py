@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from .truth import Truth
@@ -42,6 +43,16 @@ def new_figure(rows: int, columns: int, height: float, **options: Any) -> tuple[
     for axis in axes.flat:
         light_frame(axis)
     return figure, axes
+
+
+def keep_clear(figure: Figure) -> None:
+    """Leave room at the right and below for the labels of colour bars that rows of images share.
+
+    The constrained layout does not see all of them.
+    """
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, 0.01, 0.975, 0.99))
 
 
 def light_frame(axis: Axes) -> None:

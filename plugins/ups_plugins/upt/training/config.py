@@ -102,6 +102,13 @@ class CodecStageConfig(FitSettings):
         return ("encoder", "decoder")
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+        if fields.steady:
+            yield (
+                "use",
+                "the codec stage encodes frames and decodes them again, and these data are steady: the encoder sees "
+                "the static fields, the decoder gives the answer; use the stage 'operator' with the loss 'forward'",
+            )
+            return
         yield from check_settings(self, fields, latent)
         yield from check_losses(self.losses, fields, latent)
         for name, config in self.losses.items():
