@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ups_kit import DataError
 from ups_kit.data.hdf5 import StoredArray, find_array, opened
 
 VALUES = np.random.default_rng(0).normal(size=(9, 12, 20))
@@ -80,3 +84,44 @@ def test_uneven_frames_are_refused_where_they_are_not_mapped(tmp_path: Path) -> 
     array = stored(written(tmp_path / "a.h5", **LAYOUTS["chunked"]))
     with pytest.raises(ValueError, match="evenly spaced"):
         array.gather(np.array([0]), np.array([[0, 1, 3]]))
+
+
+def cut(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 4096)
+
+
+def replaced(path: Path) -> None:
+    other = written(path.with_name("b.h5"), dtype="f8")
+    path.write_bytes(other.read_bytes())
+
+
+def written_to(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-8, 2)
+        file.write(b"\1" * 8)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "compressed"])
+@pytest.mark.parametrize("change", [cut, replaced, written_to, removed], ids=lambda change: change.__name__)
+def test_f32_a_file_that_changes_while_it_is_in_use(
+    tmp_path: Path, layout: str, change: Callable[[Path], None]
+) -> None:
+    path = written(tmp_path / "a.h5", **LAYOUTS[layout])
+    array = stored(path)
+    sent = pickle.loads(pickle.dumps(array))  # as to a data worker, which opens the file by itself
+    frames = np.array([[0, 1], [3, 4]])
+    array.gather(np.array([2, 5]), frames)
+    change(path)
+    for reader in (array, sent):
+        with pytest.raises(DataError, match=re.escape(str(path))) as told:
+            reader.gather(np.array([7, 4]), frames)
+        assert "'tensor', samples 7, 4" in str(told.value)
+        assert "resume" in str(told.value)
+        with pytest.raises(DataError, match="samples 6"):
+            reader.rows([6], slice(None))

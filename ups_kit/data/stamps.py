@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -35,6 +36,10 @@ class Stamp:
 
     def check(self) -> None:
         """Raise DataError where the file is not what it was."""
+        with suppress(OSError):  # told below
+            status = self.path.stat()  # beside what is read in a batch, more than this would be seen
+            if (status.st_size, status.st_mtime_ns, status.st_ino) == (self.size, self.changed, self.number):
+                return
         now = Stamp.of(self.path)
         if now == self:
             return
