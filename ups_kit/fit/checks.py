@@ -31,10 +31,11 @@ def check_settings(settings: FitSettings, fields: FieldSpec, latent: LatentSpec)
 
 
 def check_losses(losses: Mapping[str, LossConfig], fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
-    """Problems of a stage's losses; without one that counts there is nothing to train."""
-    for name, config in losses.items():
+    """Problems of the losses that count; without any there is nothing to train."""
+    active = active_losses(losses)
+    for name, config in active.items():
         yield from forward_checks(f"losses.{name}", config, fields, latent)
-    if not active_losses(losses):
+    if not active:
         reason = "every loss has weight 0" if losses else "no loss is listed"
         yield (
             "losses",
