@@ -67,17 +67,17 @@ def mixture(config: MixtureConfig) -> Mixture:
 
 @pytest.fixture
 def make_model() -> Callable[..., LatentModel]:
-    def build(mixture: Mixture, seed: int = 3) -> LatentModel:
-        torch.manual_seed(seed)
-        fields, latent = mixture.fields, LatentSpec(width=8)
+    def build(mixture: Mixture, fresh: bool = False, width: int = 8) -> LatentModel:
+        torch.manual_seed(3)
+        fields, latent = mixture.fields, LatentSpec(width=width)
         model = LatentModel(
             GridEncoderConfig(patch_size=4, heads=1).build(fields, latent),
             TransformerConfig(depth=1, heads=1, rank=4).build(fields, latent),
             PartitionConfig(modes=5).build(fields, latent),
             fields,
         )
-        with torch.no_grad():  # nothing is zero at first, so that every part counts
-            for weight in model.parameters():
+        with torch.no_grad():  # what is zero in a fresh model counts here too
+            for weight in model.parameters() if not fresh else ():
                 weight.add_(0.05 * torch.randn_like(weight))
         return model
 

@@ -143,7 +143,7 @@ def test_each_task_calibrates_its_own_channels(mixture: Mixture, make_model: Bui
 
 
 def test_a_calibrated_decoder_undoes_the_encoder_for_every_task(mixture: Mixture, make_model: Build) -> None:
-    model = make_model(mixture).eval()
+    model = make_model(mixture, fresh=True).eval()
     validation = codec_validation(mixture, CPU, 50, 6)
     with torch.no_grad():
         before = validation(model)
