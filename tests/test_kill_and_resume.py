@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,9 +17,11 @@ from typing import Any
 
 import pytest
 
+from ups_kit.errors import StorageError
 from ups_kit.folder import RunFolder
 
 SMOKE = Path(__file__).parent.parent / "recipes" / "smoke.toml"
+NOW = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"  # as a lock is dated
 PATIENCE = 120.0  # seconds; a test that waits longer has failed
 
 
@@ -136,6 +140,33 @@ def test_a_run_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     with folder.lock():
         done = _finish(tmp_path / "runs", tmp_path / "data.h5", 10, "--resume")
     assert done.returncode == 6
-    assert f"in use by process {os.getpid()} on " in done.stderr
+    holder = rf"in use by process {os.getpid()} on {re.escape(socket.gethostname())} since {NOW}"
+    assert re.search(holder, done.stderr)
     assert "Traceback" not in done.stderr
     assert sorted(entry.name for entry in folder.path.iterdir()) == [".lock"]
+
+
+HOLDER = """
+import os, pathlib, sys, time
+from ups_kit.errors import StorageError
+from ups_kit.folder import RunFolder
+with RunFolder(pathlib.Path(sys.argv[1])).lock():
+    if os.fork():  # a data worker
+        print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_folder_is_free_at_once_when_its_holder_is_killed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StorageError, match=rf"in use by process {holder.pid} on .* since {NOW}"), folder.lock():
+            pass
+        holder.kill()
+        holder.wait(PATIENCE)
+        with folder.lock():  # though its child lives on
+            os.killpg(holder.pid, signal.SIGKILL)
+    folder.check_free()

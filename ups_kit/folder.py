@@ -16,8 +16,9 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from attrs import frozen
 
@@ -35,6 +36,19 @@ OWN_NAMES = (
     "summary.json",
     "report.html",
 )
+
+
+_HELD: set[IO[str]] = set()  # the locks of this process
+
+
+def _let_go() -> None:
+    """In a forked child, such as a data worker: a lock is its parent's, and ends with that."""
+    for handle in _HELD:
+        handle.close()
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @frozen
@@ -95,7 +109,10 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for writing; the kernel lets go of it when the process dies, however it dies."""
+        """Hold the folder for writing; the kernel lets go of it when the process dies, however it dies.
+
+        Raises StorageError where another process holds it: which one, where, and since when.
+        """
         with (self.path / ".lock").open("a+") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,9 +123,20 @@ class RunFolder:
                     f"{self.path}: in use by {holder}; wait for it, or start a run without --resume"
                 ) from error
             handle.truncate(0)
-            handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+            now = datetime.now().astimezone().isoformat(" ", "seconds")
+            handle.write(f"process {os.getpid()} on {socket.gethostname()} since {now}")
             handle.flush()
-            yield
+            _HELD.add(handle)
+            try:
+                yield
+            finally:
+                _HELD.discard(handle)
+
+    def check_free(self) -> None:
+        """Raise StorageError where another process holds the folder."""
+        if (self.path / ".lock").exists():
+            with self.lock():
+                pass
 
 
 def new_run_folder(root: Path, name: str) -> RunFolder:

@@ -34,6 +34,8 @@ def run(recipe: str, settings: Sequence[str], resume: bool, device: str | None, 
     warnings.showwarning = _warn
     read = _read(recipe, settings, resume, device)
     _refuse_unwritable(read)
+    if resume:
+        _refuse_running(read)
     check_parts(read)
 
     from ..run import run as run_recipe
@@ -79,6 +81,15 @@ def _refuse_unwritable(read: ReadRecipe) -> None:
     why = "may not be written" if there.is_dir() else "is a file"
     message = f"no run folder can be made in {folder}: {there} {why}; choose another, for example --set run.folder=runs"
     raise read.error([Problem("run.folder", message)])
+
+
+def _refuse_running(read: ReadRecipe) -> None:
+    """Say that the run to resume goes on elsewhere before anything is loaded or looked through."""
+    from ..folder import last_run_folder
+
+    newest = last_run_folder(read.recipe.run.folder, read.recipe.run.name)
+    if newest is not None:
+        newest.check_free()
 
 
 def _refuse_older(folder: Path, read: ReadRecipe) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -36,10 +35,12 @@ class Stamp:
 
     def check(self) -> None:
         """Raise DataError where the file is not what it was."""
-        with suppress(OSError):  # told below
-            status = self.path.stat()  # beside what is read in a batch, more than this would be seen
+        try:  # what every batch takes; the rest is for what went wrong, and for folders
+            status = self.path.stat()
             if (status.st_size, status.st_mtime_ns, status.st_ino) == (self.size, self.changed, self.number):
                 return
+        except OSError:
+            pass  # told below
         now = Stamp.of(self.path)
         if now == self:
             return
