@@ -162,7 +162,8 @@ class DarcyLayout:
 @frozen
 class FlowLayout:
     """PDEBench's incompressible file: `velocity` [n, t, x, y, 2], `t` [n, t], `force` [n, x, y, 2], and `nu`, a number
-    for each trajectory. The vorticity is written as `tensor` [n, t, x, y], with coordinates instead of `t`. Where nothing drives the flow there is no `force`.
+    for each trajectory. The vorticity is written as `tensor` [n, t, x, y], with coordinates instead of `t`. Where
+    nothing drives the flow there is no `force`.
     """
 
     store: Literal["velocity", "vorticity"]

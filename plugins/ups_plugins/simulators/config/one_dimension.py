@@ -14,8 +14,10 @@ from .keys import (
     duration_key,
     finite_range,
     frames_key,
+    positive,
     positive_range,
     seed_key,
+    step_key,
     trajectories_key,
 )
 
@@ -102,3 +104,136 @@ class Burgers1DConfig:
         from ..burgers1d import Burgers1D
 
         return Burgers1D(self)
+
+
+@frozen(kw_only=True)
+class DiffusionReaction1DConfig:
+    """Trajectories of diffusion with logistic growth on the periodic interval [0, 1], in PDEBench's HDF5 layout.
+
+    u_t = ν u_xx + ρ u (1 - u). Initial conditions are PDEBench's random waves (Takamoto et al., arXiv:2210.07182) with
+    four modes, brought to the range from 0 to 1. Strang splitting of two exact parts. ν and ρ are stored for each
+    trajectory as `nu` and `rho`.
+    """
+
+    trajectories: int = trajectories_key(1000)
+    points: int = field(default=256, validator=ge(4), metadata={"help": "stored points along x", "unit": "points"})
+    frames: int = frames_key(41)
+    duration: float = duration_key(1.0)
+    nu: Range = field(
+        default=(1e-3, 1e-1),
+        validator=positive_range,
+        metadata={"help": "diffusivity: one number, or [low, high] for log-uniform draws"},
+    )
+    rho: Range = field(
+        default=(1.0, 10.0),
+        validator=positive_range,
+        metadata={"help": "rate of growth: one number, or [low, high] for log-uniform draws", "unit": "1 / time"},
+    )
+    step: float = step_key(0.0025)
+    seed: int = seed_key()
+    device: str = device_key()
+
+    def describe(self) -> FieldSpec:
+        """What the file will hold."""
+        return FieldSpec(
+            targets=(Field("u"),),
+            domain=((0.0, 1.0),),
+            periodic=(True,),
+            layout="grid",
+            grid=(self.points,),
+            dt=self.duration / (self.frames - 1),
+            conditions=("dt", "nu", "rho"),
+        )
+
+    def build(self) -> Simulator:
+        from ..logistic import diffusion_reaction1d
+
+        return diffusion_reaction1d(self)
+
+
+@frozen(kw_only=True)
+class KdV1DConfig:
+    """Trajectories of the Korteweg-de Vries equation on a periodic interval, in PDEBench's HDF5 layout.
+
+    u_t + u u_x + δ u_xxx = 0. Initial conditions are random sums of the first sine modes, as in APEBench (Koehler et
+    al., arXiv:2411.00180). Fourier modes and exponential time differencing. δ is stored for each trajectory as `delta`.
+    """
+
+    trajectories: int = trajectories_key(1000)
+    points: int = field(default=128, validator=ge(16), metadata={"help": "points along x", "unit": "points"})
+    frames: int = frames_key(41)
+    duration: float = duration_key(40.0)
+    length: float = field(default=64.0, validator=positive, metadata={"help": "length of the interval"})
+    delta: Range = field(
+        default=(1.0, 4.0),
+        validator=positive_range,
+        metadata={"help": "dispersion: one number, or [low, high] for log-uniform draws"},
+    )
+    modes: int = field(default=5, validator=gt(0), metadata={"help": "sine modes of the initial condition"})
+    amplitude: float = field(default=1.0, validator=positive, metadata={"help": "largest |u| at first"})
+    step: float = step_key(0.05)
+    seed: int = seed_key()
+    device: str = device_key()
+
+    def describe(self) -> FieldSpec:
+        """What the file will hold."""
+        return FieldSpec(
+            targets=(Field("u"),),
+            domain=((0.0, self.length),),
+            periodic=(True,),
+            layout="grid",
+            grid=(self.points,),
+            dt=self.duration / (self.frames - 1),
+            conditions=("dt", "delta"),
+        )
+
+    def build(self) -> Simulator:
+        from ..dispersive import kdv1d
+
+        return kdv1d(self)
+
+
+@frozen(kw_only=True)
+class KS1DConfig:
+    """Trajectories of the Kuramoto-Sivashinsky equation on a periodic interval, in PDEBench's HDF5 layout.
+
+    u_t + u u_x + u_xx + ν u_xxxx = 0: chaos in space and time. Initial conditions are random sums of the first sine
+    modes, as in APEBench (Koehler et al., arXiv:2411.00180), solved for `warmup` before the first frame. Fourier modes
+    and exponential time differencing. ν is stored for each trajectory as `nu`.
+    """
+
+    trajectories: int = trajectories_key(1000)
+    points: int = field(default=128, validator=ge(16), metadata={"help": "points along x", "unit": "points"})
+    frames: int = frames_key(51)
+    duration: float = duration_key(25.0)
+    length: float = field(default=64.0, validator=positive, metadata={"help": "length of the interval"})
+    nu: Range = field(
+        default=1.0,
+        validator=positive_range,
+        metadata={"help": "hyperviscosity: one number, or [low, high] for log-uniform draws"},
+    )
+    modes: int = field(default=5, validator=gt(0), metadata={"help": "sine modes of the initial condition"})
+    amplitude: float = field(default=1.0, validator=positive, metadata={"help": "largest |u| at first"})
+    warmup: float = field(
+        default=50.0, validator=ge(0.0), metadata={"help": "time that passes before the first frame", "unit": "time"}
+    )
+    step: float = step_key(0.05)
+    seed: int = seed_key()
+    device: str = device_key()
+
+    def describe(self) -> FieldSpec:
+        """What the file will hold."""
+        return FieldSpec(
+            targets=(Field("u"),),
+            domain=((0.0, self.length),),
+            periodic=(True,),
+            layout="grid",
+            grid=(self.points,),
+            dt=self.duration / (self.frames - 1),
+            conditions=("dt", "nu"),
+        )
+
+    def build(self) -> Simulator:
+        from ..dispersive import ks1d
+
+        return ks1d(self)
