@@ -112,7 +112,7 @@ class LocalBytes:
                 start = max(0, size + start) if start < 0 else start
                 length = size - start if length is None else length
             return os.pread(file.number, max(0, length), start)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except OSError as error:
             raise DataError(f"{self.folder / key}: cannot be read: {error.strerror}") from error

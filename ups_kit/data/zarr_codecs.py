@@ -61,6 +61,11 @@ class Chain:
         return stored.transpose(np.argsort(self.order))
 
 
+def _not_packed(how: str, data: bytes | memoryview, size: int, error: Exception) -> str:
+    what = f"{size:,} bytes" if size >= 0 else "bytes"
+    return f"expected {what} packed by {how}, got {len(data):,} bytes that cannot be unpacked ({error})"
+
+
 def _unzstd(data: bytes | memoryview, size: int) -> bytes:
     said = zstd_size(data)
     if (said is not None and not 0 <= said <= LARGEST_CHUNK) or (size >= 0 and said != size):
@@ -68,7 +73,7 @@ def _unzstd(data: bytes | memoryview, size: int) -> bytes:
     try:
         unpacked: bytes = zstd.decompress(data)
     except (RuntimeError, ValueError, MemoryError) as error:
-        raise Damaged(f"zstd cannot unpack it: {error}") from error
+        raise Damaged(_not_packed("zstd", data, size, error)) from error
     return unpacked
 
 
@@ -92,7 +97,7 @@ def _ungzip(data: bytes | memoryview, size: int) -> bytes:
     try:
         unpacked = unpacker.decompress(data, (size if size >= 0 else LARGEST_CHUNK) + 1)
     except zlib.error as error:
-        raise Damaged(f"gzip cannot unpack it: {error}") from error
+        raise Damaged(_not_packed("gzip", data, size, error)) from error
     if not unpacker.eof:
         raise Damaged(f"expected gzip data of {size:,} bytes, got more, or their end is missing")
     return unpacked
@@ -107,7 +112,7 @@ def _unblosc(data: bytes | memoryview, size: int) -> bytes:
     try:
         unpacked: bytes = blosc.decompress(data)
     except (RuntimeError, ValueError, MemoryError) as error:
-        raise Damaged(f"blosc cannot unpack it: {error}") from error
+        raise Damaged(_not_packed("blosc", data, size, error)) from error
     return unpacked
 
 
