@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from attrs import frozen
 
 from . import __version__
 from .assemble import Experiment, assemble
-from .bundle import load_weights, save_bundle, save_weights
+from .bundle import load_bundle, load_weights, save_bundle, save_weights
 from .console import Console
+from .data.latents import Opened, open_latents
 from .errors import (
     BELOW_FLOOR_EXIT_CODE,
     DivergedError,
@@ -27,7 +29,8 @@ from .errors import (
 from .fit.interrupts import sigterm_preempts
 from .fit.settings import FitSettings
 from .folder import RunFolder, StageFolder, last_run_folder, new_run_folder, read_json, write_json, write_text
-from .plugins import Catalog
+from .interfaces import TakesLatents
+from .plugins import Catalog, discover
 from .reading import resolved
 from .recipe import Recipe
 from .trackers import MetricsFile, Trackers
@@ -162,6 +165,52 @@ def _folder(recipe: Recipe, resume: bool) -> RunFolder:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Latents ahead of the stage that reads them
+# ---------------------------------------------------------------------------------------------------------------------
+def encode_by_run(recipe: Recipe, folder: RunFolder, catalog: Catalog | None = None) -> Opened:
+    """Encode what the recipe's first stage on cached latents will read, by the weights that its run has before it.
+
+    Raises UsageError where no stage reads cached latents, a stage before is not finished, or the run is of another
+    recipe.
+    """
+    _check_caches(recipe)
+    known = discover(recipe.plugins.disable) if catalog is None else catalog
+    changes = changed_keys(
+        read_json(folder.path / "resolved.json").get("values", {}), resolved(recipe, None, known)["values"]
+    )
+    if changes:
+        lines = "\n".join(changes)
+        raise UsageError(f"{folder.path}: this run is of another recipe, and its encoder for other latents:\n{lines}")
+    experiment = assemble(recipe, known)
+    for config in recipe.stages:
+        if isinstance(config, TakesLatents) and config.keeps_encoder:
+            break
+        if isinstance(config, FitSettings) and not config.budget.is_zero:
+            room = StageFolder(folder.path / config.name, folder)
+            if not room.done.exists():
+                raise UsageError(f"{room.path}: the stage '{config.name}' is not finished; run it first")
+            _finished(room, experiment, trains=True)
+    return open_latents(experiment, preload=False)
+
+
+def encode_by_bundle(path: Path, device: str | None = None) -> Opened:
+    """Encode the train data of a bundle's recipe by its encoder. Raises UsageError where it has no latent cache."""
+    bundle = load_bundle(path)
+    run = attrs.evolve(bundle.recipe.run, device=device or bundle.recipe.run.device)
+    _check_caches(bundle.recipe)
+    experiment = assemble(attrs.evolve(bundle.recipe, run=run))
+    experiment.model.load_state_dict(bundle.model.state_dict())
+    return open_latents(experiment, preload=False)
+
+
+def _check_caches(recipe: Recipe) -> None:
+    if recipe.latent_cache is None:
+        raise UsageError(
+            f"the recipe '{recipe.run.name}' has no [latent_cache], so no stage of it reads cached latents; add one"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The papers of a run
 # ---------------------------------------------------------------------------------------------------------------------
 CHANGEABLE = (
@@ -201,11 +250,7 @@ def _write_papers(
 
 
 def _refuse_changes(folder: RunFolder, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    changes = [
-        f"  {path}: {before!r} in the run, {after!r} now"
-        for path, before, after in differences(old, new)
-        if not any(path == key or path.startswith(f"{key}.") for key in CHANGEABLE)
-    ]
+    changes = changed_keys(old, new)
     if changes:
         lines = "\n".join(changes)
         raise UsageError(
@@ -213,6 +258,15 @@ def _refuse_changes(folder: RunFolder, old: Mapping[str, Any], new: Mapping[str,
             "undo the changes, or start a fresh run without --resume; "
             f"`upskit run {folder.path} --resume` continues it as it was"
         )
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """A line for each key that may not change between a run and what goes on with it."""
+    return [
+        f"  {path}: {before!r} in the run, {after!r} now"
+        for path, before, after in differences(old, new)
+        if not any(path == key or path.startswith(f"{key}.") for key in CHANGEABLE)
+    ]
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:

@@ -230,6 +230,8 @@ def _union(reading: _Reading, value: Any, annotation: Any) -> Any:
     members = [member for member in alternatives(annotation) if toml_kind(member) == _written_as(value)]
     if int in members and isinstance(value, float) and float in members:
         members.remove(int)
+    if len(alternatives(annotation)) > 1:  # a word that is no choice is told beside what else may stand here
+        members = [member for member in members if not literal_choices(member) or value in literal_choices(member)]
     if not members:
         reading.refuse(expected(annotation, value))
     for member in members[:-1]:

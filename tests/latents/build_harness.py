@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from conftest import contents, filled, made, make_store
+from conftest import contents, filled, made, make_store, tokens_of
 
 from ups_kit.data.latent_store import Damaged, LatentStore
 
@@ -51,8 +51,8 @@ def unsound(store: LatentStore) -> int:
         if not store.holds(shard):
             continue
         try:
-            found = store.content(shard)[store.names(shard)[0]]
-            wrong += not np.array_equal(store.unpacked(shard, found), made(store.layout, store.layout.rows(shard))[0])
+            tokens = tokens_of(store, shard, store.content(shard))
+            wrong += not np.array_equal(tokens, made(store.layout, store.layout.rows(shard))[0])
         except Damaged:
             wrong += 1
     return wrong

@@ -33,9 +33,17 @@ def contents(store: LatentStore) -> tuple[np.ndarray, np.ndarray]:
     tokens, frames = [], []
     for shard in range(store.layout.shards):
         found = store.content(shard)
-        tokens.append(store.unpacked(shard, found[store.names(shard)[0]]))
+        tokens.append(tokens_of(store, shard, found))
         frames.append(store.frames(shard, found[store.names(shard)[1]]))
     return np.concatenate(tokens), np.concatenate(frames)
+
+
+def tokens_of(store: LatentStore, shard: int, content: dict[str, bytes]) -> np.ndarray:
+    layout = store.layout
+    shape = (len(layout.rows(shard)), layout.frames, layout.tokens, layout.width)
+    tokens = np.zeros(shape, STORED[layout.dtype])
+    store.unpack(shard, content[store.names(shard)[0]], tokens)
+    return tokens
 
 
 def filled(path: Path, seed: int = 0, **keys: Any) -> LatentStore:

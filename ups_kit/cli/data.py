@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .data_checks import check, stats, validate
+from .data_encoding import encode
 from .data_making import convert, make
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ data.add_command(stats)
 data.add_command(check)
 data.add_command(convert)
 data.add_command(make)
+data.add_command(encode)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

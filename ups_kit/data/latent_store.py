@@ -34,7 +34,7 @@ from ..errors import StorageError
 from ..folder import sync_folder, write_bytes, write_json
 
 FORMAT = 1
-CHUNK_BYTES = 2**17  # unpacked: what reading one window costs at most, where it lies in one chunk
+CHUNK_BYTES = 2**16  # unpacked: what reading one window costs at most, where it lies in one chunk
 STORED = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}  # NumPy has no bfloat16: its bits
 FILL = {"float32": np.nan, "float16": np.nan, "bfloat16": 0x7FC0}
 INDEX_ENTRY, INDEX_CHECKSUM = 16, 4  # bytes of a shard's index: offset and size of each chunk, then CRC32C
@@ -265,17 +265,15 @@ class LatentStore:
         except (RuntimeError, ValueError) as error:
             raise self.gone(shard, str(error)) from error
 
-    def unpacked(self, shard: int, content: bytes) -> NDArray[Any]:
-        """All tokens of a shard (trajectory, frame, token, width) from the bytes of its file."""
+    def unpack(self, shard: int, content: bytes, into: NDArray[Any]) -> None:
+        """Fill `into` (trajectory, frame, token, width) with a shard's tokens, from the bytes of its file."""
         layout, index = self.layout, self.index(shard, content)
-        values = np.empty((len(layout.rows(shard)), layout.frames, layout.tokens, layout.width), STORED[layout.dtype])
-        for row in range(len(values)):
+        for row in range(len(layout.rows(shard))):
             for number in range(layout.chunks):
                 offset, size = (int(part) for part in index[row, number])
                 first = number * layout.chunk
-                part = values[row, first : first + layout.chunk]
+                part = into[row, first : first + layout.chunk]
                 part[:] = self.chunk(content[offset : offset + size], shard)[: len(part)]
-        return values
 
     def frames(self, shard: int, content: bytes) -> NDArray[np.float64]:
         """Time and condition (trajectory, frame, 1 + P) of a shard from the bytes of its file."""

@@ -287,7 +287,7 @@ def _looked_through(
         tokens_file, frames_file = store.names(shard)
         frames[rows] = store.frames(shard, content[frames_file])
         if memory is not None:
-            memory[rows] = store.unpacked(shard, content[tokens_file])
+            store.unpack(shard, content[tokens_file], memory[rows])
         indices.append(store.index(shard, content[tokens_file]).copy())
     if damaged:
         return damaged, None
