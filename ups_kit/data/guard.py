@@ -172,7 +172,7 @@ class Watch:
 
     def failure(self, code: int, noise: str) -> UpsKitError:
         """What became of a child without an answer, as an error."""
-        where = f" at '{self.at}'" if self.at else ""
+        where = f" at {shown(self.at)}" if self.at else ""
         advice = "the file may be damaged: download or make it again"
         if self.timed_out:
             silent = " without a sign of life" if self.streaming else ""
@@ -183,6 +183,11 @@ class Watch:
             return DataError(f"{self.path}: reader ended by signal {-code} ({_signal_name(-code)}){where}; {advice}")
         last = (noise.strip().splitlines() or ["nothing was said"])[-1][:SHOWN]
         return DataError(f"{self.path}: reader ended with code {code}{where} ({last}); {advice}")
+
+
+def shown(at: str) -> str:
+    """The name of an object in quotes; words stay as they are."""
+    return at if " " in at else f"'{at}'"
 
 
 def _bytes_read(pid: int) -> int:
@@ -230,9 +235,9 @@ def serve(task: str, request: Mapping[str, Any], pipe: IO[bytes]) -> None:
     except UpsKitError as error:
         say({"error": [type(error).__name__, str(error), getattr(error, "key", "")]})
     except MemoryError:
-        say({"error": ["", f"reading '{at}' takes more than {request['memory'] / 2**30:.1f} GiB of memory", ""]})
+        say({"error": ["", f"reading {shown(at)} takes more than {request['memory'] / 2**30:.1f} GiB of memory", ""]})
     except Exception as error:  # a damaged file raises almost anything
-        where = f" at '{at}'" if at else ""
+        where = f" at {shown(at)}" if at else ""
         say({"error": ["", f"{type(error).__name__}: {error}{where}"[:SHOWN], ""]})
 
 

@@ -27,6 +27,8 @@ LONGEST_TEXT = 4096  # characters of an attribute
 LARGEST_ATTRIBUTE = 2**20  # bytes that are read of one
 BOMB = 1000  # a chunked array that claims so many times what it stores is told of
 BOMB_BYTES = 2**30
+# What h5py raises for a damaged object: nearly anything.
+DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, OverflowError, NotImplementedError)
 
 
 @define
@@ -71,18 +73,19 @@ def file_format(path: Path) -> Format:
 # HDF5
 # ---------------------------------------------------------------------------------------------------------------------
 def _hdf5(path: Path, sign: Sign) -> Found:
+    sign("its first bytes")
     found = Found(FileTree(path, "hdf5", {}))
     arrays: dict[str, ArrayInfo] = {}
     attributes: dict[str, Mapping[str, Any]] = {}
     with opened(path) as file:
         for name, item in _walk(file, sign, found):
-            sign(name)
+            sign(name or "/")
             if isinstance(item, ArrayInfo):  # a link that leads elsewhere
                 arrays[name] = item
             elif isinstance(item, h5py.Dataset):
-                arrays[name] = _dataset(path, name, item, found)
+                arrays[name] = _dataset(path, name, item, found, sign)
             else:
-                attributes[name] = _attributes(item, name, found)
+                attributes[name] = _attributes(item, name, found, sign)
     found.tree = evolve(found.tree, arrays=arrays, attributes=attributes)
     return found
 
@@ -95,26 +98,26 @@ def _walk(file: h5py.File, sign: Sign, found: Found) -> Iterator[tuple[str, Any]
         name, group = pending.pop()
         yield name, group
         inner: list[tuple[str, Any]] = []
-        sign(name)
-        for child in group:
+        sign(name or "/")
+        for child in _names(group, name, found):
             count += 1
             if count > MOST_OBJECTS:
                 found.notes.append(f"has more than {MOST_OBJECTS:,} objects; the others are not listed")
                 return
-            where = f"{name}/{child}" if name else str(child)
+            where = f"{name}/{child}" if name else child
             link = group.get(child, getlink=True)
-            if not isinstance(link, h5py.HardLink):  # one inside the file may lead on to one that leaves it
+            if isinstance(link, (h5py.SoftLink, h5py.ExternalLink)):  # the former may lead to the latter
                 leaves = isinstance(link, h5py.ExternalLink)
                 target = f"link to {link.filename}:{link.path}" if leaves else f"{INNER_LINK} to {link.path}"
                 yield where, ArrayInfo((), "", elsewhere=target)
                 continue
             sign(where)
             try:
-                item = group.get(child)
-            except (OSError, RuntimeError, KeyError) as error:
-                found.problems.append(f"object '{where}' cannot be read ({_said(error)})")
+                item = group[child]
+                address = h5py.h5o.get_info(item.id).addr
+            except DAMAGE as error:
+                found.problems.append(f"object '{where}' cannot be read ({_said(error)}); download or make it again")
                 continue
-            address = h5py.h5o.get_info(item.id).addr
             if address in seen:
                 found.notes.append(f"'{where}' is another name of an object that is listed")
             elif isinstance(item, h5py.Group):
@@ -126,7 +129,17 @@ def _walk(file: h5py.File, sign: Sign, found: Found) -> Iterator[tuple[str, Any]
         pending += reversed(inner)
 
 
-def _dataset(path: Path, name: str, dataset: h5py.Dataset, found: Found) -> ArrayInfo:
+def _names(owner: Any, name: str, found: Found) -> list[str]:
+    """The members of a group, or keys of attributes, whose list can be read."""
+    try:
+        return [key if isinstance(key, str) else repr(key) for key in owner]
+    except DAMAGE as error:
+        what = "attributes" if isinstance(owner, h5py.AttributeManager) else "members"
+        found.problems.append(f"the {what} of '{name or '/'}' cannot be listed ({_said(error)})")
+        return []
+
+
+def _dataset(path: Path, name: str, dataset: h5py.Dataset, found: Found, sign: Sign) -> ArrayInfo:
     try:
         dtype = dataset.dtype.str if dataset.dtype.names is None else str(dataset.dtype)
         text = h5py.check_string_dtype(dataset.dtype)
@@ -136,9 +149,9 @@ def _dataset(path: Path, name: str, dataset: h5py.Dataset, found: Found) -> Arra
         elsewhere = _elsewhere(dataset)
         if not elsewhere and dataset.shape is not None:
             _sizes(path, name, dataset, found)
-        attributes = _attributes(dataset, name, found)
+        attributes = _attributes(dataset, name, found, sign)
         return ArrayInfo(shape, dtype, dataset.chunks, None, filters, elsewhere, attributes)
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+    except DAMAGE as error:
         found.problems.append(f"dataset '{name}' cannot be read ({_said(error)})")
         return ArrayInfo((), "unreadable")
 
@@ -185,9 +198,10 @@ def _sizes(path: Path, name: str, dataset: h5py.Dataset, found: Found) -> None:
         )
 
 
-def _attributes(owner: Any, name: str, found: Found) -> dict[str, Any]:
+def _attributes(owner: Any, name: str, found: Found, sign: Sign) -> dict[str, Any]:
     values = {}
-    for key in owner.attrs:
+    for key in _names(owner.attrs, name, found):
+        sign(f"attribute '{key}' of '{name or '/'}'")
         try:
             identity = owner.attrs.get_id(key)
             claimed = math.prod(identity.shape or ()) * identity.dtype.itemsize
@@ -195,7 +209,7 @@ def _attributes(owner: Any, name: str, found: Found) -> dict[str, Any]:
                 values[key] = f"({claimed:,} bytes, not read)"
             else:
                 values[key] = plain(owner.attrs[key])
-        except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        except DAMAGE as error:
             found.problems.append(f"attribute '{key}' of '{name or '/'}' cannot be read ({_said(error)})")
     return values
 

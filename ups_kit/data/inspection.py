@@ -116,7 +116,7 @@ def inspect_task(sign: Sign, path: str, whole: bool, seconds: float) -> dict[str
                     values[name] = attrs.asdict(look(arrays[name], info, budget, lambda: sign(name)))  # noqa: B023
                 except DataError as error:
                     problems.append(str(error))
-                except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+                except (ArithmeticError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
                     problems.append(f"array '{name}' cannot be read ({str(error)[:200]}); download or make it again")
     elif readable:
         notes.append("no values were looked at, as the headers are wrong")

@@ -205,7 +205,7 @@ def _times(tree: FileTree, source: Any, plain: Plain, frames: int) -> NDArray[np
             f"{tree.path}: does not say the time between frames (looked for an array {', '.join(TIMES)} of {frames} "
             "entries); give it as --dt"
         )
-    return np.arange(frames) * (plain.dt or 1.0)
+    return np.asarray(np.arange(frames) * (plain.dt or 1.0), np.float64)
 
 
 def _parameters(

@@ -156,10 +156,11 @@ class Running:
                 flat = flat[finite]
         if flat.size == 0:
             return
-        mine = float(flat.mean(dtype=np.float64))
-        squares = float(np.square(flat - mine, dtype=np.float64).sum())
+        with np.errstate(over="ignore", invalid="ignore"):
+            mine = float(flat.mean(dtype=np.float64))
+            squares = float(np.square(flat - mine, dtype=np.float64).sum())
         both, shift = self.count + flat.size, mine - self.mean
-        self.squares += squares + shift**2 * self.count * flat.size / both
+        self.squares += squares + shift * shift * self.count * flat.size / both
         self.mean += shift * flat.size / both
         self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
         self.count = both
