@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from attrs import field, frozen
 
-from ..errors import DataError
+from ..errors import DataError, did_you_mean
 from .zarr_codecs import SUPPORTED as CODECS
 from .zarr_codecs import Chain, Damaged, Sharding, chain, named, sharding
 
@@ -73,6 +73,12 @@ def parsed(text: bytes, where: str) -> dict[str, Any]:
     attributes = document.get("attributes", {})
     if not isinstance(attributes, dict):
         raise DataError(f"{where}: expected a table of attributes, got {type(attributes).__name__}; {AGAIN}")
+    unknown = [k for k, v in document.items() if k not in _KNOWN[kind] and not (isinstance(v, dict) and _ignorable(v))]
+    if unknown:
+        keys = f"expected {', '.join(_KNOWN[kind])}"
+        raise DataError(
+            f"{where}: {keys}, got the key '{unknown[0][:60]}'{did_you_mean(unknown[0], _KNOWN[kind])}; {AGAIN}"
+        )
     return document
 
 
@@ -84,10 +90,9 @@ def array_metadata(document: Mapping[str, Any], where: str) -> ArrayMetadata:
     if math.prod(shape) > LARGEST:
         raise DataError(f"{where}: shape: expected at most 2^62 values, got {list(shape)}; {AGAIN}")
     dtype = _dtype(document.get("data_type"), where)
-    unknown = [k for k, v in document.items() if k not in _KNOWN and not (isinstance(v, dict) and _ignorable(v))]
-    if unknown or document.get("storage_transformers"):
-        what = unknown[0] if unknown else "storage_transformers"
-        raise DataError(f"{where}: {what}: expected none, got {str(document[what])[:80]}; {AGAIN}")
+    if document.get("storage_transformers"):
+        what = str(document["storage_transformers"])[:80]
+        raise DataError(f"{where}: storage_transformers: expected none, got {what}; {AGAIN}")
     grid = _named(document, "chunk_grid", ("regular",), where)
     shard = _sizes(grid, ("chunk_shape",), f"{where}: chunk_grid", smallest=1)
     if len(shard) != len(shape):
@@ -104,20 +109,9 @@ def array_metadata(document: Mapping[str, Any], where: str) -> ArrayMetadata:
     return ArrayMetadata(where, shape, dtype, shard, chunk, found, index, separator, prefix, attributes)
 
 
-_KNOWN = {
-    "zarr_format",
-    "node_type",
-    "shape",
-    "data_type",
-    "chunk_grid",
-    "chunk_key_encoding",
-    "codecs",
-    "fill_value",
-    "attributes",
-    "dimension_names",
-    "storage_transformers",
-    "consolidated_metadata",
-}
+_COMMON = ("zarr_format", "node_type", "attributes", "consolidated_metadata")
+_ARRAY = ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs", "fill_value", "dimension_names")
+_KNOWN = {"group": _COMMON, "array": (*_COMMON, *_ARRAY, "storage_transformers")}
 
 
 def _ignorable(extension: Mapping[str, Any]) -> bool:
