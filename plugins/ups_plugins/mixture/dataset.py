@@ -107,10 +107,12 @@ class Mixture:
 
     def _placed(self, name: str, own: Batch) -> Batch:
         place = self.placements[name]
+        inputs = place.points(own.inputs)
+        shared = own.positions is own.inputs.positions
         return own._replace(
-            inputs=place.points(own.inputs),
+            inputs=inputs,
             states=place.states(own.states),
-            positions=place.positions(own.positions),
+            positions=inputs.positions if shared else place.positions(own.positions),
             condition=place.condition(own.condition),
             ids=own.ids + self.first_ids[name],
             channels=place.channels,
