@@ -33,6 +33,11 @@ class Stamp:
             ) from error
         return cls(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
+    @classmethod
+    def of_local(cls, path: Path) -> Stamp | None:
+        """The same, or None for what is no file of this machine, such as a store behind a network."""
+        return cls.of(path) if path.exists() else None
+
     def check(self) -> None:
         """Raise DataError where the file is not what it was."""
         try:  # what every batch takes; the rest is for what went wrong, and for folders

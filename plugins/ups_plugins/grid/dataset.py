@@ -68,6 +68,7 @@ class GridDataset:
             raise IndexError(f"the split '{split}' has {total} windows of {steps} steps")
         member, start = np.divmod(np.asarray(windows, np.int64), max(self._starts(steps), 1))
         ids = self.members[split][member]
+        self.files.check_unchanged(ids)
         inputs, states = self._values(ids, start, steps, points)
         whole = self._positions.expand(len(ids), -1, -1)
         newest = torch.from_numpy(self._times[start + max(self.fields.history, 1) - 1])
@@ -86,6 +87,7 @@ class GridDataset:
         import torch
 
         ids = np.asarray(evenly(self.splits[split], limit), np.int64)
+        self.files.check_unchanged(ids)
         values = self.files.rows(ids, slice(None, None, self.settings.time_stride))
         return Trajectories(
             values=torch.from_numpy(self._flat(values, 2)),
@@ -191,7 +193,7 @@ def read_dataset(settings: TrajectorySettings, seed: int) -> GridDataset:
     check_agreement((*own, *others))
     fields = field_spec(settings, own)
     files = FileSet.of((*own, *others))
-    hashes = initial_hashes(files)
+    hashes = initial_hashes(settings, files)
     ids, survey = _split(settings, files, hashes, len(own), seed)
     splits = Splits(ids, {member: hashes[member] for members in ids.values() for member in members})
     parameters = files.parameters

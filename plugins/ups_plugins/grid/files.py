@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ups_kit import DataError, Field, FieldSpec
 from ups_kit.data.hdf5 import check_kind
+from ups_kit.data.stamps import Stamp
 
 from .parameters import chosen, given_to, parameters_of
 from .settings import TrajectorySettings
@@ -45,10 +46,20 @@ class FileSet:
 
     files: tuple[OpenFile, ...]
     starts: NDArray[np.int64]  # the number of each file's first trajectory, and at last their sum
+    stamps: tuple[Stamp | None, ...]  # what each file was when it was opened; None of what lies behind a network
 
     @classmethod
     def of(cls, files: Sequence[OpenFile]) -> FileSet:
-        return cls(tuple(files), np.cumsum([0, *(file.header.trajectories for file in files)]))
+        starts = np.cumsum([0, *(file.header.trajectories for file in files)])
+        return cls(tuple(files), starts, tuple(Stamp.of_local(file.header.path) for file in files))
+
+    def check_unchanged(self, ids: NDArray[np.int64]) -> None:
+        """Raise DataError where a file of these trajectories was replaced, cut or written to since it was opened."""
+        numbers = np.searchsorted(self.starts, ids, side="right") - 1 if len(self.files) > 1 else np.zeros(1, int)
+        for number in set(numbers.tolist()):
+            stamp = self.stamps[number]
+            if stamp is not None:
+                stamp.check()
 
     @property
     def header(self) -> Header:

@@ -22,6 +22,7 @@ def sample_of(dataset: GridDataset, split: str, number: int) -> Sample:
     if not 0 <= number < len(members):
         raise IndexError(f"the split '{split}' has {len(members)} trajectories, and number {number} was asked for")
     ids = np.array([members[number]], np.int64)
+    dataset.files.check_unchanged(ids)
     spec, header, settings = dataset.fields, dataset.files.header, dataset.settings
     strided = (slice(None), *(slice(None, None, settings.space_stride),) * spec.space_dims)
     values = dataset.files.rows(ids, slice(None, None, settings.time_stride))[0][strided]

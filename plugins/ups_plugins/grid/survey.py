@@ -14,6 +14,7 @@ from ups_kit.data.normalisation import Central, Moments, central_half, scheme_of
 from ups_kit.data.splits import content_hash
 
 from .files import FileSet
+from .kept import kept_hashes, kept_moments
 from .settings import TrajectorySettings
 from .source import Header, Source
 
@@ -111,11 +112,12 @@ class Survey:
         return self.targets[ids].merged(), statics
 
 
-def initial_hashes(files: FileSet) -> dict[int, str]:
+def initial_hashes(settings: TrajectorySettings, files: FileSet) -> dict[int, str]:
     """The hash of every trajectory's initial condition."""
     hashes: dict[int, str] = {}
     for start, file in zip(files.starts.tolist(), files.files, strict=False):
-        found = hash_initial(file.source, np.arange(file.header.trajectories, dtype=np.int64))
+        every = np.arange(file.header.trajectories, dtype=np.int64)
+        found = kept_hashes(settings, file.source, every, partial(hash_initial, file.source, every))
         hashes.update(enumerate(found, start))
     return hashes
 
@@ -125,7 +127,8 @@ def look_through(settings: TrajectorySettings, files: FileSet, ids: NDArray[np.i
     ids = ids[~known.seen[ids]]
     seen, targets, statics = known.seen.copy(), known.targets.copy(), known.statics.copy()
     for source, own, mine in files.parts(ids):
-        found, given = moments_of(source, own, settings.time_stride, settings.space_stride)
+        look = partial(moments_of, source, own, settings.time_stride, settings.space_stride)
+        found, given = kept_moments(settings, source, own, look)
         targets.put(ids[mine], found)
         statics.put(ids[mine], given)
     seen[ids] = True
