@@ -9,16 +9,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 import torch
 
 from ups_kit.data.workers import read_by_workers
-from ups_kit.errors import DataError, PluginError
-from ups_kit.interfaces import Batch
+from ups_kit.errors import DataError, PluginError, Preempted
+from ups_kit.fit.loop import fit
+from ups_kit.fit.settings import Budget
+from ups_kit.fit.state import CheckpointFolder
+from ups_kit.interfaces import Batch, Progress
 
 PATIENCE = 20.0  # seconds; a test that waits longer has failed
 
@@ -102,14 +107,67 @@ def test_an_error_that_nobody_expected_brings_its_traceback(frames: ModuleType, 
     assert "OddError: odd window 3" in str(error)
 
 
-@pytest.mark.parametrize("start", ["fork", "forkserver"])
-def test_a_killed_worker_is_told_with_what_helps(frames: ModuleType, tmp_path: Path, start: str) -> None:
-    dataset = frames.stored_frames(tmp_path / "a.h5", killed=17)
-    error = error_of(frames.training_windows(dataset, 1, start))
-    assert isinstance(error, DataError)
-    assert str(error).startswith("data worker 1 died (signal 9; often out of memory)")
-    for hint in ("run.workers", "batch", "--resume"):
-        assert hint in str(error)
+def train(toy: SimpleNamespace, folder: Path, windows: Any, resume: bool = False, **settings: Any) -> dict[str, Any]:
+    """The weights that a toy training on these windows ends with."""
+    keys: dict[str, Any] = {"budget": Budget(steps=30), "batch": 8, "checkpoint_every": 4, "validate_every": 10}
+    model = toy.Model()
+    if "loss" in settings:
+        settings["loss"] = settings["loss"](model)
+    task = toy.task(model=model, source=windows, validate=lambda model: {"score": 1.0}, **keys | settings)
+    fit(task, toy.folder(folder, resume), toy.no_trackers())
+    return toy.weights(model)  # type: ignore[no-any-return]
+
+
+def at_step(toy: SimpleNamespace, windows: Any, step: int, act: Callable[[], object]) -> Any:
+    """The toy's loss of a model, and something that happens within a step."""
+
+    def of(model: torch.nn.Module) -> Any:
+        plain = toy.task(model=model, source=windows).loss
+
+        def loss(batch: Batch, progress: Progress, generator: torch.Generator) -> Any:
+            if progress.step == step:
+                act()
+            return plain(batch, progress, generator)
+
+        return loss
+
+    return of
+
+
+def test_a_killed_worker_costs_no_checkpoint(frames: ModuleType, toy: SimpleNamespace, tmp_path: Path) -> None:
+    windows = frames.training_windows(frames.stored_frames(tmp_path / "a.h5"), 2, "forkserver")
+    before = set(multiprocessing.active_children())
+
+    def kill() -> None:
+        os.kill(min(worker.pid or 0 for worker in set(multiprocessing.active_children()) - before), signal.SIGKILL)
+
+    with pytest.raises(DataError, match=r"^data worker [12] died \(signal 9; often out of memory\)") as told:
+        train(toy, tmp_path / "run", windows, loss=at_step(toy, windows, 6, kill))
+    assert told.value.exit_code == 3
+    assert all(hint in str(told.value) for hint in ("run.workers", "batch", "--resume"))
+    kept = CheckpointFolder(tmp_path / "run" / "toy" / "checkpoints", 2).newest()
+    assert kept is not None
+    assert kept.step >= 4
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_a_signal_to_all_processes_stops_at_a_step_with_the_state_saved(
+    frames: ModuleType, toy: SimpleNamespace, tmp_path: Path
+) -> None:
+    windows = frames.training_windows(frames.stored_frames(tmp_path / "a.h5"), 2)
+    before = set(multiprocessing.active_children())
+
+    def stop() -> None:
+        for worker in set(multiprocessing.active_children()) - before:
+            os.kill(worker.pid or 0, signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Preempted, match="stopped by SIGTERM after step 7; its state is saved"):
+        train(toy, tmp_path / "run", windows, loss=at_step(toy, windows, 6, stop))
+    resumed = train(toy, tmp_path / "run", windows, resume=True)
+    alone = attrs.evolve(windows, workers=0)
+    assert toy.same_bits(resumed, train(toy, tmp_path / "whole", alone))
+    assert set(multiprocessing.active_children()) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=lambda number: number.name)
@@ -191,3 +249,34 @@ def test_a_dataset_that_does_not_pickle_is_refused_in_words() -> None:
         read_by_workers(lambda step: step, 0, 1, "spawn"),
     ):
         pass
+
+
+LIMITED = """
+import pathlib, resource, sys
+sys.path.insert(0, sys.argv[1])
+from stored_frames import stored_frames, training_windows
+if __name__ == "__main__":
+    dataset = stored_frames(pathlib.Path(sys.argv[2]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[3]), int(sys.argv[3])))
+    kept = []
+    with training_windows(dataset, 2).stream(0) as batches:
+        for batch in batches:
+            kept.append(batch)
+"""
+
+
+def test_few_open_files_are_told_with_what_helps(frames: ModuleType, tmp_path: Path) -> None:
+    folder = str(Path(frames.__file__).parent)
+    command = [sys.executable, "-c", LIMITED, folder, str(tmp_path / "a.h5"), "64"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ups_kit.errors.DataError: data workers ran out of open files"), done.stderr
+    assert "ulimit -n" in last
+    assert "run.workers" in last
+
+
+def test_a_small_dev_shm_is_told_with_what_helps(frames: ModuleType, tmp_path: Path) -> None:
+    error = error_of(frames.training_windows(frames.stored_frames(tmp_path / "a.h5", no_room=17), 1))
+    assert isinstance(error, DataError)
+    assert str(error).startswith("data workers have no room in shared memory (unable to allocate")
+    assert "--shm-size" in str(error)

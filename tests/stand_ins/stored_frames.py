@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import h5py
@@ -43,16 +41,14 @@ class StoredFrames:
         return Batch(inputs, states, positions, (POINTS,), torch.zeros(len(windows), 1), ids, ids.float())
 
     def _happens(self, what: str, window: int) -> None:
-        if what == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
         if what == "data error":
             raise DataError(f"{self.values.path}: window {window} holds nonsense", "path")
         if what == "odd error":
             raise ZeroDivisionError(f"window {window}")
         if what == "error that does not pickle":
             raise OddError(window, lambda: None)
-        if what == "is a child of init":
-            raise DataError(f"parent {os.getppid()}")
+        if what == "no room":
+            raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_0>: No space left on device")
 
 
 class OddError(Exception):
@@ -64,7 +60,7 @@ class OddError(Exception):
 
 
 def stored_frames(path: Path, chunked: bool = False, samples: int = 5, **at: int) -> StoredFrames:
-    """Write a file of noise, and open it; `at` names what happens by window: `killed=17`."""
+    """Write a file of noise, and open it; `at` names what happens by window: `data_error=17`."""
     values = np.random.default_rng(0).standard_normal((samples, FRAMES, POINTS), np.float32)
     with h5py.File(path, "w") as file:
         file.create_dataset("tensor", data=values, **({"chunks": (1, 5, POINTS)} if chunked else {}))

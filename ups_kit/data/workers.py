@@ -122,10 +122,10 @@ class _Reads(Dataset[Any], Generic[T]):
 
 def _portable(error: Exception) -> Exception:
     """The error as it can be handed over; one that nobody expected brings its traceback along as a note."""
-    hint = _shortage(error)
-    if hint:
-        return DataError(hint)
     if not isinstance(error, UpsKitError):
+        hint = _shortage(error)
+        if hint:
+            return DataError(hint)
         error.add_note("in a data worker:\n" + "".join(traceback.format_exception(error)))
     try:
         pickle.loads(pickle.dumps(error))
@@ -206,12 +206,12 @@ def _shortage(error: Exception) -> str:
     """What is short and what helps, where an error says that files or shared memory ran out; else empty."""
     text = str(error)
     number = error.errno if isinstance(error, OSError) else None
-    if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text or "ancillary data" in text:
+    if number in (errno.EMFILE, errno.ENFILE) or "Too many open files" in text or "ancdata" in text:
         return (
-            f"data workers ran out of open files ({text.splitlines()[0]}): every tensor on its way is one; raise the "
+            f"data workers ran out of open files ({text.splitlines()[0]}): every batch on its way is one; raise the "
             f"limit (`ulimit -n 4096`); {FEWER}"
         )
-    if "shared memory" in text or "/torch_" in text or "shm" in text:
+    if "shared memory" in text or "/torch_" in text:
         return (
             f"data workers have no room in shared memory ({text.splitlines()[0]}): /dev/shm holds the batches on their "
             f"way; make it larger (Docker: --shm-size 2g); {FEWER}"
