@@ -192,9 +192,7 @@ def test_parameters_of_groups_are_their_numbers(write_layout: WriteLayout) -> No
     assert config(path, conditions=("radius",)).describe().conditions == ("dt", "radius")  # where it is asked for
     with h5py.File(path, "r+") as file:
         del file["0005"].attrs["drop"]
-    says(
-        lambda: config(path).describe(), "'0005' has no number 'drop'", "as '0000' has", "in every group, or in none"
-    )
+    says(lambda: config(path).describe(), "'0005' has no number 'drop'", "as '0000' has", "in every group, or in none")
 
 
 def test_parameters_of_each_trajectory_beside_fields(write_layout: WriteLayout) -> None:

@@ -299,7 +299,8 @@ def _map(
         if low[channel] == high[channel]:
             what, expected = f"the field '{name}' is {low[channel]:g} everywhere", "a field that varies"
         else:
-            what = f"half of the values of the field '{name}' are {mean[channel]:g}"
+            step = (high[channel] - low[channel]) * 1e-9  # the bin's middle is not the value to the last digit
+            what = f"half of the values of the field '{name}' are {np.round(mean[channel] / step) * step:g}"
             expected = f"dataset.normalisation.{field.name} = 'standard' or 'range'"
         raise DataError(
             f"in the train trajectories {what}: normalisation would divide by 0; expected {expected}, or "
