@@ -139,7 +139,7 @@ def _cache_problems(recipe: Recipe) -> Iterator[Problem]:
     if isinstance(recipe.dataset, DescribesTasks):
         yield Problem("latent_cache", "latents of a mixture of tasks are not cached; remove [latent_cache]")
         return
-    training = [stage for stage in recipe.stages if isinstance(stage, FitSettings) and not stage.budget.is_zero]
+    training = [stage for stage in recipe.stages if isinstance(stage, FitSettings)]
     takers = [stage for stage in training if isinstance(stage, TakesLatents)]
     if not any(stage.keeps_encoder for stage in takers if isinstance(stage, TakesLatents)):
         for stage in takers:

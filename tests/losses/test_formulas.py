@@ -74,6 +74,31 @@ def test_rollout_is_the_mean_over_the_horizon(model, batch, compute):
     assert value(compute(model(), batch(), later)) == pytest.approx(errors[2:4].mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_latent_rollout_is_the_mean_over_the_horizon(model, batch, compute, relative):
+    made, frames = model(), batch()
+    inputs, errors = frames.inputs, []
+    for step, latent in enumerate(made.rollout(made.encode(frames.inputs), frames.condition, 3), start=1):
+        inputs = made.advance(inputs, frames.states[:, step])
+        target = made.encode(inputs).tokens.detach()
+        squared = (latent.tokens - target).square().mean()
+        errors.append((squared / target.var(correction=0) if relative else squared).item())
+    for first in (1, 2):
+        config = upt.LatentRolloutConfig(horizon=3, from_step=first, relative=relative)
+        assert value(compute(made, frames, config)) == pytest.approx(np.mean(errors[first - 1 :]), rel=1e-5)
+    one = upt.LatentRolloutConfig(horizon=1, relative=relative)
+    assert value(compute(made, frames, one)) == value(compute(made, frames, upt.LatentForwardConfig(relative=relative)))
+
+
+def test_latent_rollout_follows_the_curriculum_of_rollout(fields):
+    keys = {"horizon": 4, "start": 0.6, "full": 0.9}
+    losses = upt.RolloutConfig(**keys).build(fields()), upt.LatentRolloutConfig(**keys).build(fields())
+    for fraction in (0.0, 0.6, 0.71, 0.9):
+        needs = [loss.needs(Progress(step=7, epoch=0.0, fraction=fraction)) for loss in losses]
+        assert (needs[0] and needs[0].decodes) == (needs[1] and needs[1].encodes)
+    assert losses[1].horizon == 4
+
+
 def test_latent_forward(model, batch, compute):
     made, frames = model(), batch()
     latent = made.rollout(made.encode(frames.inputs), frames.condition, 1)[0].tokens

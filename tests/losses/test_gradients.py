@@ -13,6 +13,7 @@ CONFIGS = (
     upt.ForwardConfig(error="relative"),
     upt.LatentForwardConfig(),
     upt.RolloutConfig(horizon=3),
+    upt.LatentRolloutConfig(horizon=3),
     upt.RelativeConfig(),
     upt.SpectralConfig(),
     upt.MeanPreservationConfig(),
