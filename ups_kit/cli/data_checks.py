@@ -76,6 +76,9 @@ def _validated(target: Path, found: Mapping[str, Any], problems: Sequence[str]) 
     if found.get("to_be_made"):
         yield f"  files       to be made: {', '.join(found['to_be_made'])}"
         return
+    if not found["splits"]:
+        yield "  splits      none: too few trajectories for splits of its own; all values finite"
+        return
     splits = ", ".join(f"{count} {split}" for split, count in found["splits"].items())
     yield f"  splits      {splits}; all values finite, no common initial conditions"
     yield f"  samples     {found['samples_checked']} checked one by one"

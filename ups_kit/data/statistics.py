@@ -21,6 +21,7 @@ from .guard import Sign
 
 VERSION = 1
 PAGE, PAGES = 4096, 64  # of a file's content that go into its fingerprint, spread over it, beside both its ends
+MOST_PASSES = 31  # that are kept beside the one that is added, the newest ones
 LARGEST_CACHE = 512 * 2**20  # bytes
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 KEPT_VALUES = 2**18  # of a field, from which quantiles are taken
@@ -83,7 +84,8 @@ def kept(paths: Sequence[Path], key: str) -> Kept | None:
 def keep(paths: Sequence[Path], key: str, found: Mapping[str, Any], of: str) -> None:
     """Keep what a pass found, whole or not at all; where the folder takes no files, it is not kept."""
     path = cache_path(paths[0])
-    passes = {**_passes(path), key: {"fingerprint": of, "found": found}}
+    passes = {name: each for name, each in _passes(path).items() if name != key}
+    passes = {name: passes[name] for name in list(passes)[-MOST_PASSES:]} | {key: {"fingerprint": of, "found": found}}
     with suppress(StorageError):
         write_text(path, json.dumps({"version": VERSION, "ups_kit": __version__, "passes": passes}) + "\n")
 
