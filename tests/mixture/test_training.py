@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
 from ups_kit import Queries, load
 from ups_kit.assemble import check
+from ups_kit.cli.recipes import validate
 from ups_kit.errors import DataError, Preempted, RecipeError
 from ups_kit.fit import loop
 from ups_kit.fit.batches import TrainingWindows
@@ -275,6 +277,13 @@ def test_parts_are_checked_against_every_task(recipe: Path) -> None:
     assert check(read_recipe(recipe).recipe) == []
     few = check(read_recipe(recipe, ["dataset.tasks.burgers.train=100"]).recipe)
     assert [problem.path for problem in few] == ["dataset.tasks.burgers.train"]
+
+
+def test_validate_shows_the_whole_and_its_tasks(recipe: Path) -> None:
+    shown = CliRunner().invoke(validate, [str(recipe), "--data"]).output
+    assert "fields      speed, wave" in shown
+    assert "task burgers: grid 64, time step 0.5" in shown
+    assert "task waves: grid 32, time step 0.05" in shown
 
 
 def test_keys_of_a_task_are_set_extended_and_told_apart(recipe: Path, tmp_path: Path) -> None:

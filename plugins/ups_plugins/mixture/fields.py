@@ -59,7 +59,7 @@ def union(specs: Specs) -> FieldSpec:
     """
     problems = [*_differences(specs), *_clashes("targets", specs), *_clashes("statics", specs), *_reserved(specs)]
     if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
+        lines = "".join(f"\n    {problem}" for problem in problems)
         raise DataError(f"these tasks cannot be trained together; expected data that agree:{lines}", "tasks")
     first = next(iter(specs.values()))
     parameters = dict.fromkeys(name for own in specs.values() for name in own.conditions[1:])
