@@ -51,6 +51,7 @@ batch = 4
 budget = {{ steps = 3 }}
 optimizer = {{ use = "adamw", lr = 0.001 }}
 validate_every = 3
+calibrate = false
 losses = {{ forward = {{}} }}
 
 [[stages]]
