@@ -29,7 +29,6 @@ from ups_kit.fit.fitting import Task, frozen_parts, prepare
 from ups_kit.fit.forward import compute_losses
 from ups_kit.fit.loop import training_step
 from ups_kit.reading import read_recipe
-from ups_kit.recipe import LatentCache
 from ups_kit.run import run
 from ups_plugins.upt.training.stages import built_losses
 
@@ -80,7 +79,7 @@ def stepping(
     """A function that trains for some steps, reading batches included; and how often an epoch holds that."""
     settings = [*options.set, f"run.folder={folder}", "run.threads=1"]
     recipe = read_recipe(ROOT / "recipes" / f"{name}.toml", settings).recipe
-    experiment = assemble(attrs.evolve(recipe, latent_cache=LatentCache()))
+    experiment = assemble(recipe)
     config: Any = next(stage for stage in recipe.stages if stage.name == "operator")
     terms = built_losses(config.losses, experiment.dataset.fields)
     windows = TrainingWindows(

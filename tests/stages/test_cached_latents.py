@@ -323,6 +323,32 @@ def test_a_full_disk_is_told_before_anything_is_encoded(
         open_latents(_experiment(tiny, tmp_path))
 
 
+def test_fields_at_some_points_come_with_whole_latents(tiny: SimpleNamespace, tmp_path: Path) -> None:
+    reader = open_latents(_experiment(tiny, tmp_path)).reader
+    sampled = attrs.evolve(tiny.dataset, fields=attrs.evolve(tiny.dataset.fields, sampled=5))
+    view = CachedLatents(sampled, reader, "train", True)
+    batch = view.batch_at_points("train", np.arange(6), 2, seed=3)
+    own = sampled.batch_at_points("train", np.arange(6), 2, 3)
+    assert batch.states.shape == (6, 3, 5, 1)
+    assert torch.equal(batch.states, own.states)
+    whole = CachedLatents(tiny.dataset, reader, "train", True).batch("train", np.arange(6), 2)
+    for one, other in zip(batch.latents or (), whole.latents or (), strict=True):
+        assert torch.equal(one.tokens, other.tokens)
+
+
+def test_touched_files_have_another_cache(tiny: SimpleNamespace, tmp_path: Path) -> None:
+    path = tiny.dataset.settings.path
+    first = tiny.dataset.fingerprint
+    again = tiny.dataset.settings.build(0)
+    assert again.fingerprint == first
+    kept = path.stat()
+    os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns + 10**9))
+    try:
+        assert tiny.dataset.settings.build(0).fingerprint != first
+    finally:
+        os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+
+
 def test_windows_in_another_order_are_refused(tiny: SimpleNamespace, tmp_path: Path) -> None:
     class Backwards(Blind):
         def batch(self, split: str, windows: np.ndarray, steps: int) -> Batch:

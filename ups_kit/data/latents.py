@@ -27,7 +27,18 @@ from torch import Tensor, nn
 from ..console import counting
 from ..errors import DataError, StorageError
 from ..fit.batches import to_device
-from ..interfaces import Batch, Dataset, DrawsWindows, FieldSpec, Identified, Latent, Multitask, PointSet, Trajectories
+from ..interfaces import (
+    Batch,
+    Dataset,
+    DrawsWindows,
+    FieldSpec,
+    Identified,
+    Latent,
+    Multitask,
+    PointSet,
+    ReadsPoints,
+    Trajectories,
+)
 from ..recipe import LatentCache
 from .latent_store import FORMAT, STORED, Damaged, LatentStore, Layout
 from .memory import available_memory
@@ -87,10 +98,22 @@ class CachedLatents:
         """The windows with these numbers. Raises StorageError where the cache was changed while it is in use."""
         if split != self.split:
             return self.dataset.batch(split, windows, steps)
+        return self._batch(windows, steps, lambda: self.dataset.batch(split, windows, steps))
+
+    def batch_at_points(self, split: str, windows: np.ndarray, steps: int, seed: int) -> Batch:
+        """The same with fields at some points alone, where the dataset can read them so."""
+        dataset = self.dataset
+        if not isinstance(dataset, ReadsPoints):
+            return self.batch(split, windows, steps)
+        if split != self.split:
+            return dataset.batch_at_points(split, windows, steps, seed)
+        return self._batch(windows, steps, lambda: dataset.batch_at_points(split, windows, steps, seed))
+
+    def _batch(self, windows: np.ndarray, steps: int, read: Callable[[], Batch]) -> Batch:
         members, starts = self.latents.places(windows, steps)
         tokens = self.latents.tokens(members, starts[None] + np.arange(steps + 1)[:, None])
         latents = tuple(Latent(part, self.latents.anchors, self.latents.lattice) for part in tokens)
-        batch = self.dataset.batch(split, windows, steps) if self.reads_fields else self._bare(members, starts, steps)
+        batch = read() if self.reads_fields else self._bare(members, starts, steps)
         return batch._replace(latents=latents)
 
     def _bare(self, members: NDArray[np.int64], starts: NDArray[np.int64], steps: int) -> Batch:

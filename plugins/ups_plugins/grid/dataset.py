@@ -42,6 +42,11 @@ class GridDataset:
     conditions: NDArray[np.float64]  # (trajectories, P), physical
     members: Mapping[str, NDArray[np.int64]] = field(repr=False)  # the splits' ids as arrays
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the files' names, sizes and times of change."""
+        return self.files.fingerprint
+
     def windows(self, split: str, steps: int) -> int:
         """How many windows of `history` given and `steps` future frames a split holds; of steady data, one each."""
         return len(self.splits[split]) * self._starts(steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,6 +61,15 @@ class FileSet:
             stamp = self.stamps[number]
             if stamp is not None:
                 stamp.check()
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the files' names, sizes and times of change; of what lies behind a network, of its address."""
+        facts = [
+            str(file.header.path) if stamp is None else f"{stamp.path.name} {stamp.size} {stamp.changed}"
+            for file, stamp in zip(self.files, self.stamps, strict=True)
+        ]
+        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
     @property
     def header(self) -> Header:
