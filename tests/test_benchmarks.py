@@ -43,7 +43,19 @@ def test_the_training_benchmarks_print_a_row_for_every_variation(script, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_reading_benchmark_prints_its_table():
-    printed = run("reading.py", "--quick")
-    for row in ("memory map", "ours, contiguous HDF5", "ours, chunked HDF5", "zarr sample by sample", "opening:"):
-        assert row in printed
+def test_the_data_benchmark_prints_its_tables():
+    printed = run("data.py", "--quick")
+    opened, rates = printed[: printed.index("Random pairs")], printed[printed.index("Random pairs") :]
+    for row in ("contiguous HDF5", "chunked HDF5", "Zarr, plain", "Zarr, sharded"):
+        assert row in opened
+        assert f"ours, {row}" in rates
+    for row in ("memory map", "h5py sample by sample", "zarr sample by sample", "dataset, contiguous", "at least"):
+        assert row in rates
+
+
+@pytest.mark.slow
+def test_the_data_benchmark_reads_a_large_file_in_little_memory():
+    printed = run("data.py", "--memory", "4.5", "--batches", "5")
+    assert "4.50 GB" in printed
+    private = [float(line.split()[1]) for line in printed.splitlines()[-5:]]
+    assert max(private) < 100
