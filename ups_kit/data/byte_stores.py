@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from ..addresses import url_of
 from ..errors import DataError
 
-OPEN_FILES = 32  # of one store, in one process
+OPEN_FILES = 64  # of all stores, in one process
+SEEN_FOLDERS = 2**13  # of one store, that are not looked at again
 LOCAL_THREADS, REMOTE_THREADS = 4, 16
 WORTH_A_THREAD = 2**18  # bytes of a chunk below which handing it over costs more than unpacking it
 
@@ -83,19 +84,42 @@ class _File:
             os.close(self.number)
 
 
+class _Files:
+    """The files that were read last, open, as many as the limit says: a process may open a thousand or so."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[object, str], _File] = OrderedDict()
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def get(self, store: object, key: str, open_it: Callable[[str], _File]) -> _File:
+        """The file of a store's key. A child process opens its own."""
+        if self._process != os.getpid():
+            self.__init__()  # type: ignore[misc]
+        with self._lock:
+            file = self._kept.get((store, key))
+            if file is not None:
+                self._kept.move_to_end((store, key))
+                return file
+        file = open_it(key)
+        with self._lock:
+            self._kept[store, key] = file
+            while len(self._kept) > OPEN_FILES:
+                self._kept.popitem(last=False)
+        return file
+
+
+_FILES = _Files()
+
+
 class LocalBytes:
     """A folder. Links that lead out of it are not followed: a store can show no other file of this machine."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._root = os.path.realpath(folder)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._files: OrderedDict[str, _File] = OrderedDict()
+        self._token = object()  # under which its open files are kept; not itself, so that they do not keep it alive
         self._folders: set[str] = set()  # that were seen to lie in the store
-        self._lock = threading.Lock()
-        self._process = os.getpid()
 
     @property
     def label(self) -> str:
@@ -106,7 +130,7 @@ class LocalBytes:
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         try:
-            file = self._open(key)
+            file = _FILES.get(self._token, key, self._within)
             if start < 0 or length is None:
                 size = os.fstat(file.number).st_size
                 start = max(0, size + start) if start < 0 else start
@@ -116,19 +140,6 @@ class LocalBytes:
             return None
         except OSError as error:
             raise DataError(f"{self.folder / key}: cannot be read: {error.strerror}") from error
-
-    def _open(self, key: str) -> _File:
-        if self._process != os.getpid():
-            self._forget()
-        with self._lock:
-            file = self._files.get(key)
-            if file is None:
-                file = self._files[key] = self._within(key)
-                while len(self._files) > OPEN_FILES:
-                    self._files.popitem(last=False)
-            else:
-                self._files.move_to_end(key)
-            return file
 
     def _within(self, key: str) -> _File:
         """Open a file of the store. Its folder is looked at once: to follow links costs more than to read a chunk."""
@@ -147,6 +158,8 @@ class LocalBytes:
         self._check_folder(folder.rpartition("/")[0])
         if stat.S_ISLNK(os.lstat(f"{self._root}{os.sep}{folder}").st_mode):
             self._refuse_outside(folder)
+        if len(self._folders) >= SEEN_FOLDERS:
+            self._folders.clear()
         self._folders.add(folder)
 
     def _refuse_outside(self, key: str) -> None:

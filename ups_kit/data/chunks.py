@@ -36,6 +36,11 @@ class Chunks(Protocol):
     def dtype(self) -> np.dtype[Any]: ...
 
     @property
+    def token(self) -> object:
+        """Under which its chunks are kept, in this process; it does not keep the array itself alive."""
+        ...
+
+    @property
     def threads(self) -> int:
         """How many chunks are worth being loaded at once."""
         ...
@@ -244,7 +249,7 @@ def _loaded(array: Chunks, pieces: Sequence[_Piece], wanted: set[tuple[int, ...]
 
 
 def _load(array: Chunks, piece: _Piece, numbers: tuple[int, ...]) -> _Loaded:
-    key = (array, numbers)
+    key = (array.token, numbers)
     cache = process_cache()
     chunk = cache.get(key)
     start = 0

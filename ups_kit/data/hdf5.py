@@ -145,6 +145,8 @@ def find_array(file: h5py.File, name: str, allow_external: bool = False) -> h5py
         raise DataError(f"{path}: dataset '{name}' cannot be read ({error}); the file is damaged") from error
     if not isinstance(found, h5py.Dataset):
         raise DataError(_missing(file, path, name))
+    if found.file.filename != file.filename and not allow_external:  # by a link inside the file to one that leaves it
+        raise DataError(_elsewhere(path, name, f"is a link to {found.file.filename}:{found.name}"))
     if found.external and not allow_external:
         raise DataError(_elsewhere(path, name, f"keeps its values in {found.external[0][0]}"))
     if found.is_virtual and not allow_external:
@@ -352,16 +354,10 @@ class _Unpacked:
     threads, plain = 1, False
 
     def __init__(self, array: StoredArray, dataset: Any) -> None:
-        self._array, self._dataset = array, dataset
+        self._path, self._dataset, self.token = array.path, dataset, object()
         self.shape, self.dtype = array.shape, array.dtype.newbyteorder("=")
         self.chunk: tuple[int, ...] = self._dataset.chunks or (1, 1, *array.shape[2:])
         self._space, self._type = self._dataset.id.get_space(), h5py.h5t.py_create(self.dtype)
-
-    def __eq__(self, other: object) -> bool:  # chunks are kept under the array, not under this view of it
-        return isinstance(other, _Unpacked) and other._array is self._array
-
-    def __hash__(self) -> int:
-        return id(self._array)
 
     def load(self, numbers: tuple[int, ...]) -> NDArray[Any]:
         """A whole chunk, zeros where it reaches over the array's end."""
@@ -371,7 +367,7 @@ class _Unpacked:
         values = np.empty(self.chunk, self.dtype) if inside else np.zeros(self.chunk, self.dtype)
         part = values if inside else np.empty(count, self.dtype)
         self._space.select_hyperslab(start, count)
-        with damage_told(self._array.path):  # h5py's high-level reading costs more than to unpack a small chunk
+        with damage_told(self._path):  # h5py's high-level reading costs more than to unpack a small chunk
             self._dataset.id.read(h5py.h5s.create_simple(count), self._space, part, mtype=self._type)
         if not inside:
             values[tuple(slice(0, size) for size in count)] = part

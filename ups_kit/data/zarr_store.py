@@ -172,7 +172,7 @@ class ZarrArray:
     path: str
     metadata: ArrayMetadata
     leading: int = 0  # axes of length 1 that are put before the array's own, so that it has sample and frame
-    _indexes: dict[tuple[int, ...], NDArray[np.uint64]] = field(factory=dict, init=False, repr=False)
+    token: object = field(factory=object, init=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -280,14 +280,16 @@ class ZarrArray:
         sharding = self.metadata.sharding
         if sharding is None:
             raise ValueError(f"{self.metadata.where}: has no shards")
-        found = self._indexes.get(shard)
+        key, cache = (self.token, "index", shard), chunks.process_cache()
+        found = cache.get(key)
         if found is None:
             size, place = sharding.nbytes, _Place(shard, self.key(shard), 0, None)
             with place.told(self, "the index of its chunks"):
                 data = self.place.read(place.key, -size) if sharding.at_end else self.place.read(place.key, 0, size)
                 if data is None:
                     raise DataError(self.missing(shard))
-                found = self._indexes[shard] = sharding.index(data)
+                found = sharding.index(data)
+            cache.put(key, found)
         return found
 
     def key(self, shard: tuple[int, ...]) -> str:
