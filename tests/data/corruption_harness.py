@@ -1,6 +1,6 @@
 """Corrupts HDF5 files in many ways and has each one read by a guarded child, forked from this small process.
 
-`python corruption_harness.py FOLDER FIRST COUNT SECONDS` prints a line of JSON for each file: what became of the reader.
+`python corruption_harness.py FOLDER FIRST COUNT SECONDS` prints a line of JSON for each: what became of the reader.
 It forks instead of starting an interpreter for each file, and is otherwise what `guarded` does.
 """
 
@@ -49,7 +49,7 @@ def templates(folder: Path) -> list[bytes]:
 
 
 def corrupted(template: bytes, seed: int) -> bytes:
-    """A file with damage that follows from the seed: flipped bits, overwritten words, zeroed pages, cuts, moved parts."""
+    """A file with damage that follows from the seed: flipped bits, overwritten words, zeros, cuts, moved parts."""
     generator = np.random.default_rng(seed)
     content = bytearray(template)
     for _ in range(int(generator.integers(1, 4))):
