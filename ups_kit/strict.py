@@ -20,6 +20,7 @@ import attrs
 import cattrs
 from attrs import Factory, define, frozen
 
+from .addresses import url_of
 from .errors import PluginError, Problem, RecipeError, nearest
 from .folder import OWN_NAMES
 from .keypaths import KeyPath, element_name, labels, render
@@ -204,6 +205,8 @@ def _path(reading: _Reading, value: Any, annotation: Any) -> Path:
     if value.startswith("$"):
         reading.refuse(f"environment variables are not filled in; write the path itself, got {got(value)}")
     path = Path(value)
+    if url_of(value) is not None:
+        return path
     if value.startswith("~"):
         try:
             path = path.expanduser()

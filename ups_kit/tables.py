@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin
 
 import attrs
 
+from .addresses import url_of
 from .keys import MAPPINGS, alternatives, keys_of, kind_of
 from .plugins import Catalog
 
@@ -55,4 +56,4 @@ def _plain(value: Any, annotation: Any, catalog: Catalog) -> Any:
         kind = next((kind for kind in kinds if kind is not None), None)
         head = {"use": catalog.locate(value, kind).name} if kind else {}
         return {**head, **unstructure(value, catalog)}
-    return str(value) if isinstance(value, Path) else value
+    return (url_of(value) or str(value)) if isinstance(value, Path) else value

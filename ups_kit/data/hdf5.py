@@ -265,7 +265,7 @@ class StoredArray:
     def gather_points(
         self, samples: NDArray[np.integer], frames: NDArray[np.integer], points: NDArray[np.integer], axes: int
     ) -> NDArray[np.float32]:
-        """Frames (B, F) of samples at points (B, Q), (B, F, Q, ...): numbers in the grid of the `axes` axes behind them.
+        """Frames (B, F) of samples at points (B, Q), numbers in the grid of the next `axes` axes: (B, F, Q, ...).
 
         Of a mapped array these values alone are read, of a chunked one the chunks that hold some of them.
         """
@@ -338,8 +338,8 @@ def _check_complete(dataset: h5py.Dataset, path: Path, name: str) -> None:
     written = dataset.id.get_num_chunks()
     if written < expected:
         raise DataError(
-            f"{path}: dataset '{name}' {list(dataset.shape)} claims {dataset.nbytes:,} bytes in {expected:,} chunks, and "
-            f"{written:,} of them were written; the others would read as zeros: download or make it again"
+            f"{path}: dataset '{name}' {list(dataset.shape)} claims {dataset.nbytes:,} bytes in {expected:,} chunks, "
+            f"and {written:,} of them were written; the others would read as zeros: download or make it again"
         )
 
 

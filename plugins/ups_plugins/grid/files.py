@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from ups_kit import DataError, Field, FieldSpec
+from ups_kit.addresses import url_of
 from ups_kit.data.hdf5 import check_kind
 from ups_kit.data.stamps import Stamp
 
@@ -142,9 +143,10 @@ def to_be_made(config: TrajectorySettings) -> Path | None:
 
     A list of files or a pattern stands for files that are there: a simulator makes one file.
     """
-    if config.simulate is None or isinstance(config.path, tuple) or has_magic(str(config.path)):
+    path = config.path
+    if config.simulate is None or isinstance(path, tuple) or has_magic(str(path)) or url_of(path) is not None:
         return None
-    path = config.path.absolute()
+    path = path.absolute()
     return None if path.exists() or path.is_symlink() else path
 
 
@@ -152,6 +154,9 @@ def found(path: Path | tuple[Path, ...], key: str) -> list[Path]:
     """The files that a path, several, or a pattern stand for, absolute. Raises DataError where there are none."""
     files: list[Path] = []
     for entry in path if isinstance(path, tuple) else (path,):
+        if url_of(entry) is not None:
+            files.append(entry)
+            continue
         pattern = str(entry.absolute())
         if has_magic(pattern) and not entry.exists():
             matches = sorted(Path(entry.anchor or ".").glob(str(entry.relative_to(entry.anchor))))
