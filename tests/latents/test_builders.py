@@ -27,8 +27,10 @@ def outcome(path: Path, *arguments: str) -> dict[str, Any]:
 
 def test_builders_that_are_killed_leave_nothing_that_counts_and_is_not_whole(tmp_path: Path) -> None:
     found = outcome(tmp_path, "kills", "60")
-    assert found["kills"] >= 40, "the cache was whole before it was killed often enough"
-    assert (found["partial"], found["early"], found["equal"]) == (0, 0, True)
+    assert found["kills"] == 60, "the cache was whole before it was killed often enough"
+    assert (found["partial"], found["early"], found["lost"], found["equal"]) == (0, 0, 0, True)
+    assert found["kept"] > 30, "killed builders finished no shard"
+    assert found["made"] == [found["shards"] - found["kept"]], "a shard that counted was made again"
 
 
 def test_builders_side_by_side_write_each_shard_once(tmp_path: Path) -> None:
