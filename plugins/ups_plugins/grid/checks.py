@@ -8,7 +8,7 @@ from ups_kit import DataError, FieldSpec
 from ups_kit.data.splits import largest, shortage
 from ups_kit.errors import did_you_mean
 
-from .files import OpenFile, check_agreement, open_files, to_be_made
+from .files import SEPARATE, OpenFile, check_agreement, open_files, to_be_made
 from .settings import TrajectorySettings
 
 
@@ -38,14 +38,16 @@ def split_problems(settings: TrajectorySettings) -> Iterator[tuple[str, str]]:
     """What is wrong with the numbers of trajectories that the splits take."""
     counts: dict[str, int | None] = {"test": settings.test, "validation": settings.validation, "train": settings.train}
     own = () if to_be_made(settings) is not None else open_files(settings)
-    if settings.test_path is not None:
+    for split, key in SEPARATE.items():
+        if getattr(settings, key) is None:
+            continue
         try:
-            others = open_files(settings, test=True)
+            others = open_files(settings, key)
             check_agreement((*own, *others))
         except DataError as error:
-            yield error.key or "test_path", str(error)
+            yield error.key or key, str(error)
             return
-        yield from _shortage({"test": counts.pop("test")}, _held(others), _paths(others))
+        yield from _shortage({split: counts.pop(split)}, _held(others), _paths(others))
     if own:
         yield from _shortage(counts, _held(own), _paths(own))
         return

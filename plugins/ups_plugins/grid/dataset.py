@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from ups_kit.data.normalisation import Normaliser
 from ups_kit.data.splits import Splits, drawn, evenly
 from ups_kit.interfaces import Trajectories
 
-from .files import FileSet, check_agreement, field_spec, open_files, to_be_made
+from .files import SEPARATE, FileSet, OpenFile, check_agreement, field_spec, open_files, to_be_made
 from .settings import TrajectorySettings
 from .source import AXES
 from .survey import Survey, central_ranges, initial_hashes, look_through
@@ -194,12 +194,14 @@ def read_dataset(settings: TrajectorySettings, seed: int) -> GridDataset:
     if missing is not None and settings.simulate is not None:
         make_if_missing(missing, settings.simulate)
     own = open_files(settings)
-    others = open_files(settings, test=True) if settings.test_path is not None else ()
+    separate = {split: open_files(settings, key) for split, key in SEPARATE.items()}
+    others = [file for group in separate.values() for file in group]
     check_agreement((*own, *others))
     fields = field_spec(settings, own)
     files = FileSet.of((*own, *others))
     hashes = initial_hashes(settings, files)
-    ids, survey = _split(settings, files, hashes, len(own), seed)
+    pools = _pools({"": own, **separate})
+    ids, survey = _split(settings, files, hashes, pools, seed)
     splits = Splits(ids, {member: hashes[member] for members in ids.values() for member in members})
     parameters = files.parameters
     conditions = np.concatenate([np.full((len(parameters), 1), fields.dt), parameters], 1)
@@ -231,15 +233,15 @@ def _fitted(
 
 
 def _split(
-    settings: TrajectorySettings, files: FileSet, hashes: Mapping[int, str], own: int, seed: int
+    settings: TrajectorySettings, files: FileSet, hashes: Mapping[int, str], pools: Mapping[str, range], seed: int
 ) -> tuple[dict[str, tuple[int, ...]], Survey]:
     """Draw splits of trajectories without NaN or infinity, and look through all of them."""
-    border, total = int(files.starts[own]), int(files.starts[-1])
+    total = int(files.starts[-1])
     survey = Survey.empty(files)
     bad: set[int] = set()
     while True:
         candidates = [number for number in range(total) if number not in bad]
-        ids = _draw(settings, candidates, hashes, border, seed, files)
+        ids = _draw(settings, candidates, hashes, pools, seed, files)
         members = np.asarray(sorted(member for members in ids.values() for member in members), np.int64)
         survey = look_through(settings, files, members, survey)
         found = survey.not_finite(members)
@@ -254,19 +256,29 @@ def _draw(
     settings: TrajectorySettings,
     candidates: list[int],
     hashes: Mapping[int, str],
-    border: int,
+    pools: Mapping[str, range],
     seed: int,
     files: FileSet,
 ) -> dict[str, tuple[int, ...]]:
     """Test and validation trajectories first: more train data leave them as they are."""
     source = ", ".join(str(file.header.path) for file in files.files)
-    mine = [number for number in candidates if number < border]
-    counts: dict[str, int | None] = {"validation": settings.validation, "train": settings.train}
-    if settings.test_path is None:
-        return _in_order(drawn({"test": settings.test, **counts}, mine, hashes, seed, source))
-    others = [number for number in candidates if number >= border]
-    held_out = drawn({"test": settings.test}, others, hashes, seed, source)
-    return _in_order(held_out | drawn(counts, mine, hashes, seed, source))
+    counts: dict[str, int | None] = {"test": settings.test, "validation": settings.validation, "train": settings.train}
+    ids: dict[str, tuple[int, ...]] = {}
+    for split, pool in pools.items():
+        if split and len(pool):
+            own = [number for number in candidates if number in pool]
+            ids |= drawn({split: counts.pop(split)}, own, hashes, seed, source)
+    mine = [number for number in candidates if number in pools[""]]
+    return _in_order(ids | drawn(counts, mine, hashes, seed, source))
+
+
+def _pools(groups: Mapping[str, Sequence[OpenFile]]) -> dict[str, range]:
+    """The numbers of the trajectories that each split is drawn from alone; "" for all others. In the files' order."""
+    pools, start = {}, 0
+    for split, files in groups.items():
+        stop = start + sum(file.header.trajectories for file in files)
+        pools[split], start = range(start, stop), stop
+    return pools
 
 
 def _in_order(ids: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

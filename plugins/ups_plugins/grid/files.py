@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from glob import has_magic
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from attrs import evolve, frozen
@@ -184,16 +185,25 @@ def check_file(path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Opening files
 # ---------------------------------------------------------------------------------------------------------------------
-def open_files(config: TrajectorySettings, test: bool = False) -> tuple[OpenFile, ...]:
-    """The recipe's files, or its separate test files, opened; they agree in all but their trajectories.
+SEPARATE: Mapping[str, Literal["test_path", "validation_path"]] = {
+    "test": "test_path",
+    "validation": "validation_path",
+}  # splits that may have files of their own, and the key that names these
+
+
+def open_files(
+    config: TrajectorySettings, key: Literal["path", "test_path", "validation_path"] = "path"
+) -> tuple[OpenFile, ...]:
+    """The recipe's files, or those of one split alone, opened; they agree in all but their trajectories.
 
     A DataError names the key that it is about, else the one that the files stand under.
     """
-    path, key = (config.test_path, "test_path") if test else (config.path, "path")
-    assert path is not None
+    path: Path | tuple[Path, ...] | None = getattr(config, key)
+    if path is None:
+        return ()
     paths = found(path, key)
     try:
-        files = tuple(_open(config, paths, number, test) for number in range(len(paths)))
+        files = tuple(_open(config, paths, number, key == "test_path") for number in range(len(paths)))
         check_agreement(files)
     except DataError as error:
         error.key = error.key or key

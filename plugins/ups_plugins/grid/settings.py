@@ -49,6 +49,9 @@ class TrajectorySettings:
     test_path: Path | tuple[Path, ...] | None = field(
         default=None, metadata={"help": "files that the test trajectories are taken from, instead of from `path`"}
     )
+    validation_path: Path | tuple[Path, ...] | None = field(
+        default=None, metadata={"help": "files that the validation trajectories are taken from, instead of from `path`"}
+    )
     parameters: Mapping[str, float | tuple[float, ...]] = field(
         factory=dict,
         metadata={
