@@ -231,21 +231,26 @@ def shell_energies(values: Tensor, fields: FieldSpec) -> Tensor:
     samples, frames, _, channels = values.shape
     fields_on_grid = values.double().movedim(3, 2).reshape(samples, frames, channels, *grid)
     axes = tuple(range(3, 3 + len(grid)))
-    power = torch.fft.fftn(fields_on_grid, dim=axes, norm="forward").abs().square()
+    modes = torch.view_as_real(torch.fft.rfftn(fields_on_grid, dim=axes, norm="forward"))
     shell, weight = _shells(grid)
-    flat: Tensor = power.reshape(samples, frames, channels, -1) * weight.to(values.device)
+    flat: Tensor = modes.square().sum(-1).reshape(samples, frames, channels, -1) * weight.to(values.device)
     out = flat.new_zeros(samples, frames, channels, int(shell.max()) + 1)
     return out.index_add_(3, shell.to(values.device), flat)
 
 
 def _shells(grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The shell of every mode, and its weight: a half where the conjugate mode is stored as well."""
-    numbers = [torch.fft.fftfreq(count, d=1 / count).round() for count in grid]
+    """The shell of every mode of a real transform, and its weight: a half where the conjugate mode is stored as well.
+
+    The last axis has wave numbers from 0 on. Conjugates are both stored where its number is its own conjugate, and are
+    one mode where that holds along every axis.
+    """
+    numbers = [torch.fft.fftfreq(count, d=1 / count).round() for count in grid[:-1]]
+    numbers.append(torch.arange(grid[-1] // 2 + 1, dtype=torch.float32))
     mesh = torch.meshgrid(*numbers, indexing="ij")
     magnitude = torch.stack([axis.square() for axis in mesh]).sum(0).sqrt()
-    alone = torch.stack([(2 * axis) % count == 0 for axis, count in zip(mesh, grid, strict=True)]).all(0)
+    own = torch.stack([(2 * axis) % count == 0 for axis, count in zip(mesh, grid, strict=True)])
     shell = (magnitude + 1e-9).floor().long().clamp_max(min(count // 2 for count in grid))
-    weight = torch.where(alone, 1.0, 0.5).double()
+    weight = torch.where(own[-1] & ~own.all(0), 0.5, 1.0).double()
     return shell.flatten(), weight.flatten()
 
 

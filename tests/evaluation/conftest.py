@@ -13,8 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ups_kit.assemble import Experiment
+from ups_kit.folder import RunFolder
 from ups_kit.interfaces import Batch, Field, FieldSpec, Latent, PointSet, Queries, Trajectories
 from ups_kit.model import LatentModel
+from ups_kit.trackers import Trackers
+from ups_plugins.upt.evaluation.config import EvaluateConfig
 
 POINTS, FRAMES = 32, 13
 
@@ -125,6 +129,12 @@ class Decoder(Scale):
 SPEEDS = (0.3, -0.7, 1.1, 0.45, -0.2, 0.9, 1.6)
 
 
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few pixels: what takes the time of a report is to draw them."""
+    monkeypatch.setattr("ups_plugins.upt.evaluation.report.DPI", 36)
+
+
 @pytest.fixture
 def waves() -> Callable[..., Waves]:
     return lambda speeds=SPEEDS, **options: Waves(speeds, **options)
@@ -158,8 +168,19 @@ def experiment(tmp_path: Path) -> Callable[..., Any]:
             operator=model,
             decoder=model,
         )
-        return SimpleNamespace(
-            recipe=recipe, dataset=dataset, model=model, stages=(), device=torch.device("cpu"), catalog=catalog
-        )
+        return Experiment(recipe, dataset, model, (), torch.device("cpu"), catalog)  # type: ignore[arg-type]
 
     return build
+
+
+def run(experiment: Any, tmp_path: Any, **keys: Any) -> tuple[dict[str, Any], RunFolder, list[tuple[str, Any]]]:
+    """Run the stage; its result, its folder, and what it told the trackers."""
+    folder = RunFolder(tmp_path)
+    told: list[tuple[str, Any]] = []
+    tracker = SimpleNamespace(
+        scalars=lambda stage, step, values: told.append(("scalars", (stage, step, values))),
+        figure=lambda stage, step, name, figure: told.append(("figure", name)),
+        close=lambda: None,
+    )
+    stage = EvaluateConfig(**keys).build()
+    return dict(stage.run(experiment, folder.stage("evaluate"), Trackers([tracker]))), folder, told

@@ -15,9 +15,7 @@ import torch
 
 from ups_kit.errors import UpsKitError
 from ups_kit.fit.settings import Budget
-from ups_kit.folder import RunFolder
 from ups_kit.interfaces import Field, FieldSpec, LatentSpec, Needs, Progress
-from ups_kit.trackers import Trackers
 from ups_plugins.upt.evaluation import budget, shuffle
 from ups_plugins.upt.evaluation.card import number
 from ups_plugins.upt.evaluation.config import EvaluateConfig, FrmseConfig, NrmseConfig
@@ -27,21 +25,10 @@ from ups_plugins.upt.evaluation.rollouts import Runner
 from ups_plugins.upt.evaluation.scores import quantile_samples, score
 from ups_plugins.upt.evaluation.truth import read_truth
 
+from .conftest import run
+
 Make = Callable[..., Any]
 CPU = torch.device("cpu")
-
-
-def run(experiment: Any, tmp_path: Any, **keys: Any) -> tuple[dict[str, Any], RunFolder, list[tuple[str, Any]]]:
-    """Run the stage; its result, its folder, and what it told the trackers."""
-    folder = RunFolder(tmp_path)
-    told: list[tuple[str, Any]] = []
-    tracker = SimpleNamespace(
-        scalars=lambda stage, step, values: told.append(("scalars", (stage, step, values))),
-        figure=lambda stage, step, name, figure: told.append(("figure", name)),
-        close=lambda: None,
-    )
-    stage = EvaluateConfig(**keys).build()
-    return dict(stage.run(experiment, folder.stage("evaluate"), Trackers([tracker]))), folder, told
 
 
 def test_an_exact_model_scores_zero_everywhere(waves: Make, model: Make, experiment: Make) -> None:
@@ -315,8 +302,7 @@ def test_the_card_reaches_any_stream(
 def test_a_gpu_measures_what_a_cpu_does(waves: Make, model: Make, experiment: Make) -> None:
     stages = losses(whole=OneStep(False, ("encoder", "operator", "decoder")))
     here = measure(experiment(waves(), model(operator=0.95), stages), EvaluateConfig(batch=3))
-    other = experiment(waves(), model(operator=0.95).cuda(), stages)
-    other.device = torch.device("cuda")
+    other = attrs.evolve(experiment(waves(), model(operator=0.95).cuda(), stages), device=torch.device("cuda"))
     there = measure(other, EvaluateConfig(batch=3))
     assert there.latent.mean == pytest.approx(here.latent.mean, rel=1e-4)
     assert there.shuffle.ratio == pytest.approx(here.shuffle.ratio, rel=1e-4)
