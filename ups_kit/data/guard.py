@@ -25,7 +25,7 @@ from typing import IO, Any, NoReturn
 
 from attrs import define, field
 
-from ..errors import DataError, StorageError, UpsKitError, UsageError
+from ..errors import DataError, PluginError, RecipeError, StorageError, UpsKitError, UsageError
 
 SECONDS = 20.0
 MEMORY = 4 * 2**30  # bytes
@@ -45,7 +45,8 @@ TASKS: Mapping[str, str] = {
     "leaks": "ups_kit.data.checking:leaks_task",
     "convert": "ups_kit.data.conversion:convert_task",
 }
-ERRORS: Mapping[str, type[UpsKitError]] = {error.__name__: error for error in (DataError, StorageError, UsageError)}
+FAMILY = (DataError, PluginError, StorageError, UsageError)
+ERRORS: Mapping[str, type[UpsKitError]] = {error.__name__: error for error in FAMILY}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -111,6 +112,8 @@ def _unpacked(answer: Mapping[str, Any], path: Path) -> Any:
     if "result" in answer:
         return answer["result"]
     kind, message, key = answer["error"]
+    if kind == RecipeError.__name__:
+        raise UsageError(message)
     error = ERRORS.get(kind)
     if error is None:
         raise DataError(f"{path}: cannot be read ({message}); it may be damaged: download or make it again")
@@ -236,6 +239,8 @@ def serve(task: str, request: Mapping[str, Any], pipe: IO[bytes]) -> None:
         say({"error": [type(error).__name__, str(error), getattr(error, "key", "")]})
     except MemoryError:
         say({"error": ["", f"reading {shown(at)} takes more than {request['memory'] / 2**30:.1f} GiB of memory", ""]})
+    except (AssertionError, ImportError, NameError) as error:
+        say({"error": ["PluginError", f"{type(error).__name__}: {error}; this is a fault of the program", ""]})
     except Exception as error:  # a damaged file raises almost anything
         where = f" at {shown(at)}" if at else ""
         say({"error": ["", f"{type(error).__name__}: {error}{where}"[:SHOWN], ""]})
