@@ -218,6 +218,8 @@ CHANGEABLE = (
     "run.device",
     "run.threads",
     "run.folder",
+    "run.workers",
+    "run.worker_start",
     "trackers",
     "description",
     "plugins",
