@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 
+from ups_kit.cli import cli
 from ups_kit.plugins import discover
 from ups_plugins.upt.evaluation.config import FLOORS
 from ups_plugins.upt.evaluation.report import BUDGET_TERMS
@@ -15,6 +17,7 @@ from ups_plugins.upt.evaluation.report import BUDGET_TERMS
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CODE = [path for room in ("ups_kit", "plugins", "tests", "benchmarks") for path in sorted((ROOT / room).rglob("*.py"))]
+CONSOLE = re.findall(r"^\$ (upskit data .*)$", (ROOT / "docs/data.md").read_text(), re.MULTILINE)
 SOURCES = [*CODE, *sorted((ROOT / "recipes").glob("*.toml"))]
 
 
@@ -27,6 +30,23 @@ def test_the_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         for block in blocks:
             exec(compile(block, "docs/python.md", "exec"), names)
     assert (tmp_path / "runs/from_python/1/report.html").is_file()
+
+
+def test_the_python_on_the_page_about_data_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/data.md", "exec"), names)
+
+
+@pytest.mark.parametrize("line", CONSOLE)
+def test_commands_on_the_page_about_data_are_there(line: str) -> None:
+    """Every command and option that the page shows exists; what they do, tests/commands says."""
+    words = shlex.split(line, comments=True)
+    command = cli.commands["data"].commands[words[2]]  # type: ignore[attr-defined]
+    known = {name for parameter in command.params for name in parameter.opts}
+    assert not [word for word in words if word.startswith("--") and word not in known]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
