@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -120,9 +121,16 @@ def _swap(path: Path, chance: random.Random, others: list[Path]) -> None:
 
 @pytest.mark.parametrize("cases", [300, pytest.param(1000, marks=pytest.mark.slow)])
 def test_no_damage_passes_silently(
-    tmp_path: Path, fill: Make, make: Make, whole: Whole, expected: Expected, cases: int
+    tmp_path: Path,
+    fill: Make,
+    make: Make,
+    whole: Whole,
+    expected: Expected,
+    cases: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A damaged cache is told from a whole one, and is whole again when what is damaged is made anew."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no power fails here
     original, other = fill(tmp_path / "a"), fill(tmp_path / "b", key="b", seed=1)
     truth = expected(original.layout, range(11))
     names = sorted(
@@ -163,8 +171,9 @@ def test_no_damage_passes_silently(
         found = whole(store)
         assert np.array_equal(found[0], truth[0]), f"case {case}: {damage} of {victim.relative_to(path)}"
         assert np.array_equal(found[1], truth[1]), f"case {case}: {damage} of {victim.relative_to(path)}"
-        assert make(path).is_complete
-        assert np.array_equal(zarr.open_array(path / "tokens", mode="r")[:], truth[0])
+        assert store.is_complete
+        if victim.name == "zarr.json":
+            assert np.array_equal(zarr.open_array(path / "tokens", mode="r")[:], truth[0])
         shutil.rmtree(path)
     assert len(seen) == 5
     assert sum(seen.values()) > cases // 2
