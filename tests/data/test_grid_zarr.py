@@ -14,6 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from ups_kit import DataError
+from ups_kit.data.conversion import convert_file
 from ups_kit.data.grid_store import GridStore, Kind, layout_of, write_grid_store
 from ups_kit.data.zarr_store import tree_of_zarr
 from ups_kit.errors import StorageError
@@ -247,6 +248,15 @@ def test_metadata_that_were_changed_are_seen(path: Path) -> None:
     del document["attributes"]["checksum"]
     (path / "zarr.json").write_text(json.dumps(document))
     assert opened(path).header.targets[0].unit == "km/s"
+
+
+def test_a_converted_store_is_one_again(path: Path, tmp_path: Path) -> None:
+    """Through HDF5 and back: the checksum is of the new store's own metadata."""
+    for source, ending in ((path, "h5"), (tmp_path / "new.h5", "zarr")):
+        convert_file(source, tmp_path / f"new.{ending}")
+    source = opened(tmp_path / "new.zarr")
+    np.testing.assert_array_equal(source.rows(np.arange(N), slice(None)), TRUTH)
+    assert source.header.targets[0].unit == "m/s"
 
 
 def test_recognised(path: Path) -> None:

@@ -259,6 +259,8 @@ def _write_hdf5(sign: Sign, tree: FileTree, taken: Mapping[str, ArrayInfo], sour
 def _write_zarr(sign: Sign, tree: FileTree, taken: Mapping[str, ArrayInfo], source: Any, aside: Path) -> None:
     import zarr
 
+    from .grid_store import seal
+
     with zarr.config.set({"array.write_empty_chunks": True}):
         root = zarr.open_group(str(aside), mode="w-", attributes=dict(tree.attributes.get("", {})))
         for name, attributes in tree.attributes.items():
@@ -270,6 +272,7 @@ def _write_zarr(sign: Sign, tree: FileTree, taken: Mapping[str, ArrayInfo], sour
                 sign(name)
                 array[where] = np.asarray(source[name][where])
             array.attrs.update(dict(info.attributes))
+    seal(aside)  # the source's checksum is of its own metadata
 
 
 def created(root: Any, name: str, info: ArrayInfo) -> Any:

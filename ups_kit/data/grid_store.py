@@ -136,7 +136,8 @@ def write_grid_store(path: Path, store: GridStore, values: Values) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(part, store, values)
-        _seal(part, store)
+        seal(part)
+        _sync(part)
         part.rename(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -234,12 +235,24 @@ def layout_of(shape: Sequence[int], itemsize: int) -> tuple[tuple[int, ...], tup
     return chunk, (samples, in_shard * together, *whole)
 
 
-def _seal(part: Path, store: GridStore) -> None:
-    """Write the checksum of all metadata into the root's attributes, and everything to the disk."""
-    documents = {path: _document(part / path) for path in node_paths(store.attributes)}
-    root = documents[""]
-    root["attributes"]["checksum"] = checksum(documents)
-    (part / DOCUMENT).write_text(json.dumps(root, indent=2))
+def seal(folder: Path) -> None:
+    """Write the checksum of all metadata into the root's attributes, where a finished store lists what it holds.
+
+    A store of another layout is left as it is.
+    """
+    root = _document(folder)
+    attributes = root["attributes"]
+    if attributes.get("layout") != LAYOUT or "axes" not in attributes:
+        return
+    for key in ("units", "boundary_conditions"):  # tables, which HDF5 holds as JSON
+        if isinstance(attributes.get(key), str):
+            attributes[key] = json.loads(attributes[key])
+    documents = {path: root if path == "" else _document(folder / path) for path in node_paths(attributes)}
+    attributes["checksum"] = checksum(documents)
+    (folder / DOCUMENT).write_text(json.dumps(root, indent=2))
+
+
+def _sync(part: Path) -> None:
     for folder, _, names in os.walk(part):
         for name in names:
             number = os.open(os.path.join(folder, name), os.O_RDONLY)  # noqa: PTH118 - a plain name from os.walk
