@@ -18,8 +18,7 @@ from .devices import chosen_device, thread_pool
 from .drawing import Range
 from .layouts import Part
 
-PART_BYTES = 2**27  # of stored values, about, that are lost at most when a making is stopped
-PART_CHUNKS = 16  # what the cores share evenly enough
+PART_BYTES = 2**26  # of stored values, about: what is lost at most when a making is stopped
 
 
 class Settings(Protocol):
@@ -92,7 +91,7 @@ class Simulation:
     def part(self) -> int:
         rows = self.equation.rows
         fitting = PART_BYTES * self.trajectories // max(self.bytes, 1)
-        return max(rows, min(fitting, PART_CHUNKS * rows) // rows * rows)
+        return max(rows, fitting // rows * rows)
 
     def solve(self, start: int, stop: int, report: Callable[[float], None]) -> Mapping[str, np.ndarray]:
         """Trajectories start … stop - 1 as named arrays."""
