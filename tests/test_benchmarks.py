@@ -59,3 +59,14 @@ def test_the_data_benchmark_reads_a_large_file_in_little_memory():
     assert "4.50 GB" in printed
     private = [float(line.split()[1]) for line in printed.splitlines()[-5:]]
     assert max(private) < 100
+
+
+@pytest.mark.slow
+def test_the_latent_cache_benchmark_prints_a_row_for_every_way(tmp_path):
+    tiny = {"dataset.path": tmp_path / "a.h5", "dataset.train": 40, "dataset.validation": 4, "dataset.test": 8}
+    tiny |= {"dataset.simulate.trajectories": 52, "dataset.simulate.points": 64, "operator.depth": 1}
+    settings = [part for key, value in tiny.items() for part in ("--set", f"{key}={value}")]
+    printed = run("latent_cache.py", "--quick", "--folder", str(tmp_path), *settings)
+    for table in (printed[: printed.rindex("nRMSE after")], printed[printed.rindex("nRMSE after") :]):
+        for row in ("end to end", "frozen encoder, no cache", "frozen encoder, cached latents"):
+            assert any(line.startswith(row) for line in table.splitlines())
