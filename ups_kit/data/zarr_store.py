@@ -27,7 +27,7 @@ from .zarr_metadata import AGAIN, ArrayMetadata, array_metadata, parsed
 
 DOCUMENT = "zarr.json"
 LARGEST_DOCUMENT = 2**26  # bytes; one with consolidated metadata holds those of all its arrays
-CHECKED_SHARDS = 20_000  # that are looked for when an array is opened; of more, a missing one is found when it is read
+CHECKED_SHARDS = 1_000  # that are looked for when an array is opened; of more, a missing one is found when it is read
 SMALL = 2**24  # values of an array that is read whole: coordinates, times, parameters
 DEPTH = 8  # groups in groups
 _NAME = re.compile(r"[^/\\\x00]{1,255}")
