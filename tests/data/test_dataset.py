@@ -234,3 +234,23 @@ def test_an_interrupted_simulation_leaves_no_file(tmp_path: Path, monkeypatch: p
     assert {entry.name for entry in tmp_path.iterdir()} <= {".b.h5.lock", ".b.h5.parts"}
     config(tmp_path / "b.h5", train=4, validation=2, test=2, simulate=SIMULATOR).build(0)
     assert [entry.name for entry in tmp_path.iterdir()] == ["b.h5"]
+
+
+def test_first_frames_can_be_left_out(write_file: WriteFile) -> None:
+    """Windows, statistics and splits are those of a file without these frames."""
+    path = write_file(frames=9)
+    with h5py.File(path) as file:
+        kept, times = file["tensor"][:, 2:], file["t-coordinate"][2:]
+    alike = write_file(name="alike.h5", frames=7, tensor=kept, t_coordinate=times)
+    later, whole = dataset(path, first_frame=2, time_stride=2), dataset(alike, time_stride=2)
+    assert (later.fields, later.normaliser, later.splits) == (whole.fields, whole.normaliser, whole.splits)
+    for mine, other in zip(later.batch("train", np.arange(8), 2), whole.batch("train", np.arange(8), 2), strict=True):
+        assert not isinstance(mine, torch.Tensor) or torch.equal(mine, other)
+    first, second = later.trajectories("test"), whole.trajectories("test")
+    assert torch.equal(first.values, second.values)
+    assert torch.equal(first.times, second.times)
+    points = dataset(path, first_frame=2, points=5).batch("train", np.arange(4), 2)
+    alone = dataset(alike, points=5).batch("train", np.arange(4), 2)
+    assert torch.equal(points.states, alone.states)
+    with pytest.raises(DataError, match="has 9 frames, and dataset.first_frame = 9 leaves none; expected at most 8"):
+        config(path, first_frame=9).describe()

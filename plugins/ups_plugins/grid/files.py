@@ -22,6 +22,7 @@ from ups_kit.data.stamps import Stamp
 from .parameters import chosen, given_to, parameters_of
 from .settings import TrajectorySettings
 from .source import AXES, Header, Source
+from .tail import without_first
 
 SHOWN = 8  # files that a message lists
 STEADY_DT = 1.0  # the "time step" of steady data: a constant condition
@@ -213,7 +214,7 @@ def open_files(
 
 def _open(config: TrajectorySettings, paths: Sequence[Path], number: int, test: bool) -> OpenFile:
     given = given_to(config, paths, number, test)
-    source = config.open_source(paths[number])
+    source = without_first(config.open_source(paths[number]), config.first_frame)
     return OpenFile(source, parameters_of(config, source.header, given))
 
 

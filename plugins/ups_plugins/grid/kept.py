@@ -63,7 +63,7 @@ def _key(what: str, source: Source, samples: NDArray[np.int64]) -> str:
     """All that a pass depends on beside the file's content."""
     header = source.header
     names = [[field.name, field.channels] for field in (*header.targets, *header.statics)]
-    record = [names, header.trajectories, header.grid, len(header.times), header.steady]
+    record = [names, header.trajectories, header.grid, header.times[0], len(header.times), header.steady]
     digest = hashlib.sha256(json.dumps(record).encode() + np.ascontiguousarray(samples, "<i8").tobytes())
     return f"{what} {digest.hexdigest()[:16]}"
 

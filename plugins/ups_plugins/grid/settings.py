@@ -79,6 +79,9 @@ class TrajectorySettings:
     )
     validation: int = field(default=50, validator=gt(0), metadata={"help": "validation trajectories"})
     test: int = field(default=100, validator=gt(0), metadata={"help": "test trajectories"})
+    first_frame: int = field(
+        default=0, validator=ge(0), metadata={"help": "leave out the frames before this one, as those of pure noise"}
+    )
     time_stride: int = field(default=1, validator=gt(0), metadata={"help": "take every n-th frame"})
     space_stride: int = field(default=1, validator=gt(0), metadata={"help": "take every n-th point along each axis"})
     history: int = field(
