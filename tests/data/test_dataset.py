@@ -252,5 +252,5 @@ def test_first_frames_can_be_left_out(write_file: WriteFile) -> None:
     points = dataset(path, first_frame=2, points=5).batch("train", np.arange(4), 2)
     alone = dataset(alike, points=5).batch("train", np.arange(4), 2)
     assert torch.equal(points.states, alone.states)
-    with pytest.raises(DataError, match="has 9 frames, and dataset.first_frame = 9 leaves none; expected at most 8"):
+    with pytest.raises(DataError, match=r"has 9 frames, and dataset\.first_frame = 9 leaves none; expected at most 8"):
         config(path, first_frame=9).describe()
