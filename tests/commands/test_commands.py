@@ -42,8 +42,9 @@ def upskit(*arguments: str, cwd: Path | None = None, **environment: str) -> subp
 def recipe(tmp_path: Path) -> Path:
     """The smallest recipe of what is installed, with data that are made on demand."""
     path = tmp_path / "recipe.toml"
-    made = sketch(discover()).replace('use = "pdebench"\n', 'use = "pdebench"\nsimulate = { use = "burgers1d" }\n')
-    path.write_text(made)
+    data = '[dataset]\nuse = "pdebench"\nsimulate = { use = "burgers1d" }\npath = "data/burgers.h5"\n\n'
+    text = sketch(discover())
+    path.write_text(text[: text.index("[dataset]")] + data + text[text.index("[latent]") :])
     return path
 
 
@@ -127,9 +128,9 @@ def test_validate_tells_every_problem_of_every_recipe(recipe: Path, tmp_path: Pa
 
 def test_validate_explains_where_a_value_comes_from(recipe: Path) -> None:
     told = upskit("validate", str(recipe), "--explain", "run", "--set", "run.seed=5").stdout
-    assert f'run.name      = "my_run"  ({recipe}, line 2)' in told
-    assert "run.seed      = 5  (--set 'run.seed=5')" in told
-    assert 'run.precision = "fp32"  (default)' in told
+    assert f'run.name         = "my_run"  ({recipe}, line 2)' in told
+    assert "run.seed         = 5  (--set 'run.seed=5')" in told
+    assert 'run.precision    = "fp32"  (default)' in told
     wrong = upskit("validate", str(recipe), "--explain", "run.sead")
     assert (wrong.returncode, "did you mean 'run.seed'?" in wrong.stderr) == (2, True)
 

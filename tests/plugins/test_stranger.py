@@ -55,10 +55,9 @@ def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "recipe.toml"
     text = sketch(discover())
     encoder = text[text.index("[encoder]") : text.index("[operator]")]
-    data = 'use = "pdebench"\nsimulate = { use = "burgers1d" }\n'
-    path.write_text(
-        text.replace(encoder, '[encoder]\nuse = "wavelets"\nlevels = 2\n\n').replace('use = "pdebench"\n', data)
-    )
+    dataset = text[text.index("[dataset]") : text.index("[latent]")]
+    data = '[dataset]\nuse = "pdebench"\nsimulate = { use = "burgers1d" }\npath = "data/burgers.h5"\n\n'
+    path.write_text(text.replace(encoder, '[encoder]\nuse = "wavelets"\nlevels = 2\n\n').replace(dataset, data))
     return path
 
 
