@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +58,29 @@ def main() -> None:
 # Time per epoch
 # ---------------------------------------------------------------------------------------------------------------------
 def print_epochs(options: argparse.Namespace) -> None:
-    """Time of an operator epoch, from the steps of all ways in turn; losses at their full horizon."""
+    """Time of an operator epoch, from the steps of all ways in turn: without the rollout loss, and at its horizon."""
     with tempfile.TemporaryDirectory() as folder:
-        cases, epochs = {}, {}
-        for name, recipe in ((END_TO_END, "burgers_upt"), (FROZEN, "burgers_cached"), (CACHED, "burgers_cached")):
-            step, epochs[name] = stepping(recipe, name == CACHED, Path(folder), options)
-            cases[name] = step
-        times = alternate(cases, options.rounds)
-    first = times[FROZEN].cpu * epochs[FROZEN]
-    rows = []
-    for name, timing in times.items():
-        cpu, wall = (seconds * epochs[name] for seconds in (timing.cpu, timing.wall))
-        rows.append([name, f"{1000 * timing.cpu / STEPS:.1f}", f"{cpu:.1f}", f"{wall:.1f}", f"{first / cpu:.2f}"])
-    header = ["", "ms per step (CPU)", "s per epoch (CPU)", "s per epoch (wall)", "times as fast as no cache"]
-    print_table("Training of the operator, one epoch, losses at their full horizon", header, rows)
+        ways = {
+            name: stepping(recipe, name == CACHED, Path(folder), options)
+            for name, recipe in ((END_TO_END, "burgers_upt"), (FROZEN, "burgers_cached"), (CACHED, "burgers_cached"))
+        }
+        for title, fraction in (("before the rollout loss sets in", 0.0), ("rollout loss at its whole horizon", 1.0)):
+            cases = {name: partial(steps, fraction) for name, (steps, _) in ways.items()}
+            times = alternate(cases, options.rounds)
+            first = times[FROZEN].cpu * ways[FROZEN][1]
+            rows = []
+            for name, timing in times.items():
+                cpu, wall = (seconds * ways[name][1] for seconds in (timing.cpu, timing.wall))
+                rows.append(
+                    [name, f"{1000 * timing.cpu / STEPS:.1f}", f"{cpu:.1f}", f"{wall:.1f}", f"{first / cpu:.2f}"]
+                )
+            header = ["", "ms per step (CPU)", "s per epoch (CPU)", "s per epoch (wall)", "times as fast as no cache"]
+            print_table(f"Training of the operator, one epoch, {title}", header, rows)
 
 
 def stepping(
     name: str, from_cache: bool, folder: Path, options: argparse.Namespace
-) -> tuple[Callable[[], object], float]:
+) -> tuple[Callable[[float], None], float]:
     """A function that trains for some steps, reading batches included; and how often an epoch holds that."""
     settings = [*options.set, f"run.folder={folder}", "run.threads=1"]
     recipe = read_recipe(ROOT / "recipes" / f"{name}.toml", settings).recipe
@@ -100,12 +105,12 @@ def stepping(
 
 def steps_of(
     experiment: Experiment, config: Any, terms: Sequence[Any], windows: TrainingWindows
-) -> Callable[[], object]:
-    """Trains for some steps when called; progress stands at the end of the budget, where horizons are whole."""
-    model = experiment.model
+) -> Callable[[float], None]:
+    """Trains for some steps when called, as if this share of the budget were spent."""
+    model, now = experiment.model, [0.0]
 
     def loss(batch: Any, progress: Any, generator: torch.Generator) -> Any:
-        return compute_losses(model, batch, terms, progress._replace(fraction=1.0), generator)
+        return compute_losses(model, batch, terms, progress._replace(fraction=now[0]), generator)
 
     frozen = frozen_parts(model, config.freeze)
     frozen.__enter__()  # for as long as the benchmark lives
@@ -121,7 +126,8 @@ def steps_of(
     )
     fitting = prepare(task)
 
-    def steps() -> None:
+    def steps(fraction: float) -> None:
+        now[0] = fraction
         for _ in range(STEPS):
             training_step(fitting, windows.read(fitting.step))
 
@@ -167,7 +173,7 @@ def trained(
 ) -> Summary:
     """The summary of a whole run."""
     settings = [f"stages.{stage}.budget.seconds={value}" for stage, value in seconds.items()]
-    name = f"run.name={recipe}_{'cached' if cache else 'plain'}"
+    name = f"run.name={recipe}{'' if cache else '_without'}"
     everything = [*options.set, *settings, f"run.seed={seed}", f"run.folder={options.folder}", name]
     read = read_recipe(ROOT / "recipes" / f"{recipe}.toml", everything)
     chosen = read.recipe if cache else attrs.evolve(read.recipe, latent_cache=None)
