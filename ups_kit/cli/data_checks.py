@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import DataError, UsageError
 from .recipes import SETTINGS
+
+if TYPE_CHECKING:
+    from ..data.checking import Target
 
 GIB = 2**30
 TARGET = click.argument("target", type=click.Path(path_type=Path), metavar="FILE|RECIPE")
@@ -41,11 +45,10 @@ def validate(target: Path, settings: Sequence[str], as_json: bool, seconds: floa
     A recipe's data are read as the recipe says; a file through the layout that an installed dataset recognises. Exit
     code 3 where something is wrong.
     """
-    from ..data.checking import Target, in_child, refuse_broken_recipe
+    from ..data.checking import in_child
     from ..data.inspection import inspect_file
 
-    which = _target(Target(target, tuple(settings)))
-    refuse_broken_recipe(which)
+    which = _target(target, settings)
     limit = int(memory * GIB)
     problems: list[str] = []
     with _following(as_json) as report:
@@ -96,11 +99,9 @@ def stats(target: Path, settings: Sequence[str], as_json: bool, seconds: float, 
 
     They are kept beside the data, in .NAME.stats.json, with the data's hash.
     """
-    from ..data.checking import Target, refuse_broken_recipe
     from ..data.kept_statistics import statistics_of_target
 
-    which = _target(Target(target, tuple(settings)))
-    refuse_broken_recipe(which)
+    which = _target(target, settings)
     with _following(as_json) as report:
         found, kept = statistics_of_target(which, recompute, seconds, int(memory * GIB), report)
     if as_json:
@@ -139,10 +140,9 @@ def check(target: Path, settings: Sequence[str], as_json: bool, seconds: float, 
     are measured where the file says which simulator made it. Exit code 3 for a leak between splits, or a number above
     its tolerance.
     """
-    from ..data.checking import Target, in_child, refuse_broken_recipe
+    from ..data.checking import in_child
 
-    which = _target(Target(target, tuple(settings)))
-    refuse_broken_recipe(which)
+    which = _target(target, settings)
     with _following(as_json) as report:
         found = in_child("leaks", which, seconds, int(memory * GIB), report)
     problems = found["problems"]
@@ -172,11 +172,23 @@ def _checked(target: Path, found: Mapping[str, Any]) -> Iterator[str]:
         yield "  no equation is known of these data: they do not say which simulator made them"
 
 
-def _target(target: Any) -> Any:
-    """Refuse what is neither a file nor a recipe that is there, before anything is started."""
-    if not target.is_recipe and target.settings:
-        raise UsageError(f"{target.path}: --set goes with a recipe")
-    return target
+def _target(path: Path, settings: Sequence[str]) -> Target:
+    """A file, or the dataset of a recipe. Raises UsageError, and RecipeError for a recipe that is wrong."""
+    from ..data.checking import Target, data_files
+
+    if path.suffix != ".toml":
+        if settings:
+            raise UsageError(f"{path}: --set goes with a recipe")
+        return Target(path)
+    from ..reading import read_recipe
+    from ..tables import unstructure
+
+    read = read_recipe(path, settings)
+    recipe, catalog = read.recipe, read.catalog
+    use = catalog.locate(recipe.dataset, "dataset").name
+    command = shlex.join([str(path), *(part for each in settings for part in ("--set", each))])
+    table = {"use": use, **unstructure(recipe.dataset, catalog)}
+    return Target(path, table, data_files(recipe.dataset), recipe.run.seed, recipe.plugins.disable, command)
 
 
 class _following:  # noqa: N801 - a context manager, named as one

@@ -16,6 +16,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from ..addresses import url_of
 from ..errors import DataError, UpsKitError
 from .guard import Sign, guarded
 from .sample import GivesSamples, Sample
@@ -35,19 +36,28 @@ SHOWN = 5
 
 @frozen
 class Target:
-    """A recipe with its settings, or a file."""
+    """A file, or the dataset of a recipe: its table, with all defaults, and the recipe's seed."""
 
-    path: Path
-    settings: tuple[str, ...] = ()
+    path: Path  # of the file, or of the recipe
+    dataset: Mapping[str, Any] | None = None
+    files: tuple[Path, ...] = ()  # that the table names
+    seed: int = 0
+    disabled: tuple[str, ...] = ()  # plugins that the recipe does without
+    command: str = ""  # how it was named on the command line
 
     @property
     def is_recipe(self) -> bool:
-        return self.path.suffix == ".toml"
+        return self.dataset is not None
 
     @property
     def request(self) -> dict[str, Any]:
         """As a child is told of it."""
-        return {"path": str(self.path), "settings": list(self.settings)}
+        return {
+            "path": str(self.path),
+            "dataset": self.dataset,
+            "seed": self.seed,
+            "disabled": list(self.disabled),
+        }
 
 
 def in_child(task: str, target: Target, seconds: float, memory: int, report: Sign | None = None) -> dict[str, Any]:
@@ -74,19 +84,21 @@ class Chosen:
         return data_files(self.config)
 
 
-def choose(path: str, settings: Sequence[str], sign: Sign) -> Chosen:
-    """The dataset of a recipe, or the one that recognises a file. Raises RecipeError, DataError."""
-    if Path(path).suffix == ".toml":
-        from ..reading import read_recipe
-
-        read = read_recipe(path, settings)
-        names = {entry.config: name for name, entry in read.catalog["dataset"].items()}
-        dataset = read.recipe.dataset
-        return Chosen(dataset, read.recipe.run.seed, read.catalog, names.get(type(dataset), type(dataset).__name__))
+def choose(
+    sign: Sign, path: str, dataset: Mapping[str, Any] | None = None, seed: int = 0, disabled: Sequence[str] = ()
+) -> Chosen:
+    """A target's dataset: as its table says, or the one that recognises the file. Raises DataError."""
     from ..plugins import discover
     from .headers import read_tree
     from .layouts import config_of, recognised, through
 
+    if dataset is not None:
+        catalog, use = discover(disabled), str(dataset["use"])
+        table = {key: value for key, value in dataset.items() if key != "use"}
+        config, problems = config_of(catalog, use, table)
+        if config is None or problems:
+            raise DataError(f"{path}: " + "; ".join(problems))
+        return Chosen(config, seed, catalog, use)
     catalog, tree = discover(), read_tree(Path(path), sign)
     found = [through(catalog, use, tree, keys) for use, keys in recognised(tree, catalog)]
     if not found:
@@ -103,7 +115,7 @@ def choose(path: str, settings: Sequence[str], sign: Sign) -> Chosen:
 
 
 def data_files(config: Any) -> tuple[Path, ...]:
-    """The files that a dataset's config names in keys of type Path, those of inner tables included."""
+    """The files of this machine that a dataset's config names in keys of type Path, those of inner tables included."""
     from glob import has_magic
 
     found: list[Path] = []
@@ -117,7 +129,8 @@ def data_files(config: Any) -> tuple[Path, ...]:
 
 def _values(value: Any) -> Iterator[Path]:
     if isinstance(value, Path):
-        yield value
+        if url_of(value) is None:
+            yield value
     elif attrs.has(type(value)):
         for key in attrs.fields(type(value)):
             yield from _values(getattr(value, key.name))
@@ -139,11 +152,11 @@ def _to_be_made(chosen: Chosen) -> list[Path]:
 # ---------------------------------------------------------------------------------------------------------------------
 # validate
 # ---------------------------------------------------------------------------------------------------------------------
-def validate_task(sign: Sign, path: str, settings: Sequence[str]) -> dict[str, Any]:
+def validate_task(sign: Sign, path: str, **recipe: Any) -> dict[str, Any]:
     """All that is wrong with a target's data: headers, splits, values, leaks, samples."""
     from .layouts import check_problems, in_words
 
-    chosen = choose(path, settings, sign)
+    chosen = choose(sign, path, **recipe)
     sign("headers")
     try:
         spec = chosen.config.describe()
@@ -151,7 +164,7 @@ def validate_task(sign: Sign, path: str, settings: Sequence[str]) -> dict[str, A
         return {"problems": [str(error)]}
     facts: dict[str, Any] = {"use": chosen.use, "fields": in_words(spec), "files": [str(f) for f in chosen.files]}
     problems = check_problems(chosen.config, spec)
-    if Path(path).suffix != ".toml" and problems and all(problem.startswith(SPLITS) for problem in problems):
+    if recipe["dataset"] is None and problems and all(problem.startswith(SPLITS) for problem in problems):
         return {**facts, "problems": [], "splits": {}, "samples_checked": 0}  # one file of several has few trajectories
     missing = _to_be_made(chosen)
     if missing or problems:
@@ -213,11 +226,11 @@ def _parts(dataset: Dataset) -> Mapping[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------------
 # stats
 # ---------------------------------------------------------------------------------------------------------------------
-def train_statistics_task(sign: Sign, path: str, settings: Sequence[str]) -> dict[str, Any]:
+def train_statistics_task(sign: Sign, path: str, **recipe: Any) -> dict[str, Any]:
     """Statistics of the fields of a recipe's train split, trajectory by trajectory."""
     from .statistics import statistics_of
 
-    chosen = choose(path, settings, sign)
+    chosen = choose(sign, path, **recipe)
     _refuse_missing(chosen)
     sign("values")
     fields: dict[str, Any] = {}
@@ -259,9 +272,9 @@ def _refuse_missing(chosen: Chosen) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # check: leaks
 # ---------------------------------------------------------------------------------------------------------------------
-def leaks_task(sign: Sign, path: str, settings: Sequence[str]) -> dict[str, Any]:
+def leaks_task(sign: Sign, path: str, **recipe: Any) -> dict[str, Any]:
     """Initial conditions that stand twice, or nearly, in a recipe's splits or in a file; and the equation's numbers."""
-    chosen = choose(path, settings, sign)
+    chosen = choose(sign, path, **recipe)
     _refuse_missing(chosen)
     sign("values")
     problems: list[str] = []
@@ -271,13 +284,12 @@ def leaks_task(sign: Sign, path: str, settings: Sequence[str]) -> dict[str, Any]
         problems.append(str(error))
         twins: list[dict[str, Any]] = []
     else:
-        whole = Path(path).suffix != ".toml"
         twins = [twin for part in _parts(dataset).values() for twin in _twins(part, sign)]
         crossing = [twin for twin in twins if twin["splits"][0] != twin["splits"][1]]
-        if crossing and not whole:
+        if crossing and recipe["dataset"] is not None:
             problems.append(_told(crossing))
     audits, failed = [], []
-    for file in chosen.files:
+    for file in (each for each in chosen.files if each.exists()):
         found, bad = _audited(chosen.catalog, file, sign)
         audits += found
         failed += bad
@@ -346,7 +358,7 @@ def _audited(catalog: Catalog, file: Path, sign: Sign) -> tuple[list[dict[str, A
     if made is None:
         return [], []
     name, simulator = made
-    chosen = choose(str(file), (), sign)
+    chosen = choose(sign, str(file))
     try:
         dataset: Any = chosen.config.build(0)
         samples = [each.sample(split, number) for each, split, number in _spread(dataset, AUDITED // 3 + 1)][:AUDITED]
@@ -400,11 +412,3 @@ def made_by(attributes: Mapping[str, Any], catalog: Catalog) -> tuple[str, Audit
             simulator: Any = config.build() if config is not None and not problems else None
             return (name, simulator) if isinstance(simulator, AuditsPhysics) else None
     return None
-
-
-def refuse_broken_recipe(target: Target) -> None:
-    """Raise RecipeError where a recipe itself is wrong: before a child is asked about its data."""
-    from ..reading import read_recipe
-
-    if target.is_recipe:
-        read_recipe(target.path, target.settings)

@@ -7,9 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
-
-from .checking import Target, data_files, in_child
+from .checking import Target, in_child
 from .guard import Sign, guarded
 from .statistics import check_of, fingerprint, keep, kept
 
@@ -19,13 +17,9 @@ def statistics_of_target(
 ) -> tuple[Mapping[str, Any], bool]:
     """The statistics, and whether they were kept. Raises DataError where kept ones are of other data."""
     if target.is_recipe:
-        from ..reading import read_recipe
-
-        recipe = read_recipe(target.path, target.settings).recipe
-        files = [file for file in data_files(recipe.dataset) if file.exists()]
-        dataset: Any = recipe.dataset
-        config = json.dumps(attrs.asdict(dataset), default=str, sort_keys=True)
-        key = "train " + hashlib.sha256(f"{recipe.run.seed} {config}".encode()).hexdigest()[:16]
+        files = [file for file in target.files if file.exists()]
+        config = json.dumps([target.seed, target.dataset], sort_keys=True)
+        key = "train " + hashlib.sha256(config.encode()).hexdigest()[:16]
     else:
         from .headers import file_format
 
@@ -34,8 +28,7 @@ def statistics_of_target(
     now = fingerprint(files) if files else ""
     there = kept(files, key) if files and not recompute else None
     if there is not None:
-        command = " ".join(["upskit data stats", str(target.path), *(f"--set {s}" for s in target.settings)])
-        check_of(files, there, now, f"{command} --recompute")
+        check_of(files, there, now, f"upskit data stats {target.command or target.path} --recompute")
         return there.found, True
     if target.is_recipe:
         found = in_child("train_statistics", target, seconds, memory, report)
