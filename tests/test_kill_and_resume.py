@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,55 @@ def test_a_run_that_is_stopped_many_times_ends_with_the_same_bits(
     assert "stage operator: finished before" in done.stderr
     _check_equal(whole / "smoke" / "1", stopped / "smoke" / "1")
     assert [entry.name for entry in (stopped / "smoke").iterdir()] == ["1"]
+
+
+def _data_workers(session: int) -> list[int]:
+    """Data workers among the processes that a run has started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            name, _, rest = status.read_text().partition("(")[2].rpartition(")")
+            if name == "pt_data_worker" and int(rest.split()[3]) == session:
+                found.append(int(status.parent.name))
+    return found
+
+
+@pytest.mark.slow
+def test_a_run_that_loses_a_worker_or_is_stopped_with_its_workers_goes_on(tmp_path: Path) -> None:
+    data, whole, stopped = tmp_path / "data.h5", tmp_path / "whole", tmp_path / "stopped"
+    done = _finish(whole, data, 150)
+    assert done.returncode == 0, done.stderr
+    run = stopped / "smoke" / "1"
+    for expected in (3, 75):
+        more = ["--set", "run.workers=2", *(["--resume"] if run.exists() else [])]
+        first = _newest_step(run)
+        with subprocess.Popen(
+            _command(stopped, data, 150, *more),
+            env=_environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            began = time.monotonic()
+            while _newest_step(run) < first + 5:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert time.monotonic() - began < PATIENCE
+                time.sleep(0.002)
+            workers = _data_workers(process.pid)
+            assert len(workers) == 2
+            if expected == 3:
+                os.kill(workers[0], signal.SIGKILL)
+            else:
+                os.killpg(process.pid, signal.SIGTERM)  # as a queue does that ends a job
+            _, told = process.communicate(timeout=PATIENCE)
+        assert process.returncode == expected, told
+        assert "Traceback" not in told
+        assert (run / "STATUS").read_text() == {3: "failed\n", 75: "preempted\n"}[expected]
+        assert ("died (signal 9; often out of memory)" in told) == (expected == 3)
+        assert _data_workers(process.pid) == []
+    done = _finish(stopped, data, 150, "--resume")
+    assert done.returncode == 0, done.stderr
+    _check_equal(whole / "smoke" / "1", run)
 
 
 def test_a_run_folder_in_use_is_left_alone(tmp_path: Path) -> None:

@@ -219,15 +219,22 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("start", ["fork", "forkserver"])
-def test_no_worker_outlives_a_parent_that_is_killed(frames: ModuleType, tmp_path: Path, start: str) -> None:
+def test_workers_take_no_signals_and_do_not_outlive_a_parent_that_is_killed(
+    frames: ModuleType, tmp_path: Path, start: str
+) -> None:
     script = tmp_path / "orphans.py"
     script.write_text(ORPHANS)
     folder = str(Path(frames.__file__).parent)
     command = [sys.executable, str(script), folder, str(tmp_path / "a.h5"), start]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pids = [int(text) for text in parent.stdout.readline().split()]
-        parent.kill()
+        try:
+            pids = [int(text) for text in parent.stdout.readline().split()]
+            servers = {int(stat(pid)[1]) for pid in pids} - {parent.pid}
+            assert all(blocked(pid) >= {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1} for pid in {*pids, *servers})
+            assert not blocked(parent.pid)
+        finally:
+            parent.kill()
     deadline = time.monotonic() + PATIENCE
     while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -235,11 +242,23 @@ def test_no_worker_outlives_a_parent_that_is_killed(frames: ModuleType, tmp_path
     assert not any(is_running(pid) for pid in pids)
 
 
+def stat(pid: int) -> list[str]:
+    """State, parent and so on of a process."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def blocked(pid: int) -> set[int]:
+    """Signals that a process does not take."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    mask = int(lines["SigBlk"], 16)
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+
+
 def is_running(pid: int) -> bool:
     """Whether there is such a process, and it is not a dead one that nobody has asked after."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
-    except FileNotFoundError:
+        return stat(pid)[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

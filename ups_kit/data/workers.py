@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Literal, TypeVar
 
@@ -80,6 +81,7 @@ def _context(start: WorkerStart) -> Any:
 def _started(loader: DataLoader[Any], start: WorkerStart) -> _Team[Any]:
     """Start the workers. Signals are blocked meanwhile, and workers inherit that: none is lost, none ends a worker."""
     handler = signal.getsignal(signal.SIGCHLD)
+    resource_tracker.ensure_running()  # its start would let signals in again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_PARENT)
     try:
         with warnings.catch_warnings():
