@@ -32,7 +32,6 @@ from ..interfaces import (
     Dataset,
     DrawsWindows,
     FieldSpec,
-    Identified,
     Latent,
     Multitask,
     PointSet,
@@ -40,6 +39,7 @@ from ..interfaces import (
     Trajectories,
 )
 from ..recipe import LatentCache
+from .latent_key import content, probes
 from .latent_store import FORMAT, STORED, Damaged, LatentStore, Layout
 from .memory import available_memory
 
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 DEFAULT_FOLDER = ".latents"  # in run.folder: no run can be called so
 POINTS_TOGETHER, FRAMES_TOGETHER = 2**20, 256  # encoded in one call, at most
 SHARE_OF_MEMORY = 0.5  # that "auto" may fill
-PROBES = 4  # windows whose values are part of the key
 TORCH_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -425,7 +424,7 @@ def latents_of_one(dataset: Dataset, split: str) -> int:
 def check_numbering(dataset: Dataset, reader: LatentReader, split: str, steps: int) -> None:
     """Raise DataError where a dataset numbers its windows in another way than the cache: trajectory by trajectory."""
     total = dataset.windows(split, steps)
-    numbers = _probes(total)
+    numbers = probes(total)
     if total == reader.store.layout.trajectories * max(reader.store.layout.frames - steps, 0):
         batch = dataset.batch(split, numbers, steps)
         members, starts = reader.places(numbers, steps)
@@ -460,57 +459,6 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(training)
-
-
-def _probes(total: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, total - 1, min(PROBES, total)).round().astype(np.int64))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What latents are of
-# ---------------------------------------------------------------------------------------------------------------------
-def content(experiment: Experiment, split: str, dtype: str) -> dict[str, Any]:
-    """All that a split's latents depend on, as JSON can hold it; its hash is the cache's key."""
-    config: Any = experiment.recipe.encoder
-    return {
-        "format": FORMAT,
-        "encoder": json.loads(json.dumps({"type": type(config).__qualname__, **attrs.asdict(config)}, default=str)),
-        "weights": weights_hash(experiment.model.encoder),
-        "data": data_hash(experiment.dataset, split),
-        "split": split,
-        "dtype": dtype,
-    }
-
-
-def weights_hash(module: nn.Module) -> str:
-    """One hash of all weights and buffers of a module: their names, types, shapes and bits."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        tensor = value.detach().cpu().contiguous()
-        digest.update(f"{name.replace('_orig_mod.', '')} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def data_hash(dataset: Dataset, split: str) -> str:
-    """One hash of what a split holds and how it is normalised.
-
-    Of the initial conditions, the statistics of the train data, the field spec, the values of some windows, and the
-    fingerprint of the files where the dataset has one.
-    """
-    facts = {
-        "splits": dataset.splits.digest,
-        "ids": list(dataset.splits[split]),
-        "normaliser": dataset.normaliser.to_dict(),
-        "fields": attrs.asdict(dataset.fields),
-        "frames": dataset.windows(split, 0),
-        "files": dataset.fingerprint if isinstance(dataset, Identified) else None,
-    }
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
-    batch = dataset.batch(split, _probes(dataset.windows(split, 0)), 0)
-    for values in (batch.inputs.positions, batch.inputs.values, batch.condition, batch.times):
-        digest.update(np.ascontiguousarray(values.numpy()).tobytes())
-    return digest.hexdigest()
 
 
 def cached_dataset(
