@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -119,6 +120,14 @@ def _swap(path: Path, chance: random.Random, others: list[Path]) -> None:
     shutil.copy(chance.choice(alike), path)
 
 
+def _meaning(content: bytes) -> object:
+    """What a record says, whatever the blanks around it; of other files, their bytes."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return content
+
+
 @pytest.mark.parametrize("cases", [300, pytest.param(1000, marks=pytest.mark.slow)])
 def test_no_damage_passes_silently(
     tmp_path: Path,
@@ -150,7 +159,7 @@ def test_no_damage_passes_silently(
             _swap(victim, chance, [folder / name for folder in (path, other.path) for name in names])
         else:
             {"flip": _flip, "truncate": _truncate, "zero": _zero, "delete": _delete}[damage](victim, chance)
-        changed = not victim.exists() or victim.read_bytes() != before
+        changed = not victim.exists() or _meaning(victim.read_bytes()) != _meaning(before)
         store = make(path)
         damaged = []
         for shard in range(store.layout.shards):
