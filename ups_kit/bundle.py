@@ -26,6 +26,7 @@ from torch import Tensor
 from . import __version__
 from .assemble import Experiment, build_model
 from .data.normalisation import Normaliser
+from .data.pickles import why_pickled
 from .errors import DataError, StorageError, did_you_mean
 from .folder import sync_folder, write_bytes, write_text
 from .interfaces import Dataset, Field, FieldSpec, Multitask, PointSet, Queries
@@ -184,6 +185,9 @@ def load_bundle(path: str | Path, catalog: Catalog | None = None) -> Bundle:
     weights do not fit its recipe; RecipeError where a plugin that it needs is missing.
     """
     folder = Path(path)
+    pickled = why_pickled(folder) if folder.is_file() else None
+    if pickled is not None:
+        raise StorageError(f"{folder}: is not a bundle: {pickled}; expected the folder of a bundle, or of a run")
     folder = folder / "bundle" if (folder / "bundle" / DESCRIPTION).is_file() else folder
     try:
         description = json.loads((folder / DESCRIPTION).read_text())

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ class Console:
     def close(self) -> None:
         """Leave the bars as they stand."""
         self._screen.close()
+
+
+@cache
+def notice(text: str) -> None:
+    """A line that a person should see once, however often it is said."""
+    _Screen(sys.stderr).line(text)
 
 
 @contextmanager

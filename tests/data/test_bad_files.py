@@ -213,11 +213,14 @@ def test_d10_types(write_file: WriteFile, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [">f4", "<f8", ">f8"])
-def test_d11_other_floats_are_read(write_file: WriteFile, dtype: str) -> None:
+def test_d11_other_floats_are_read(write_file: WriteFile, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
     values = np.random.default_rng(0).normal(size=(14, 7, 16))
     path = write_file(tensor=values.astype(dtype))
     held = PDEBenchConfig(path=path, **COUNTS).build(0).trajectories("test")
     np.testing.assert_array_equal(held.values[..., 0], values.astype(np.float32)[held.ids])
+    told = capsys.readouterr().err.replace("\n", " ")
+    said = f"holds values of type {np.dtype(dtype).str}; they are read as float32"
+    assert told.count(said) == 1
 
 
 def test_d12_too_few_samples(write_file: WriteFile) -> None:

@@ -21,8 +21,10 @@ import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
+from ..console import notice
 from ..errors import DataError, did_you_mean, nearest
 from . import chunks
+from .pickles import why_pickled
 from .stamps import Stamp
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -97,7 +99,7 @@ def _why_not(path: Path, error: OSError) -> str:
         head = file.read(256)
     if head.startswith(SIGNATURE):
         return _damaged(path, reason)
-    return f"is no HDF5 file: {_looks_like(head)}"
+    return f"is no HDF5 file: {why_pickled(path) or _looks_like(head)}"
 
 
 def _damaged(path: Path, reason: str) -> str:
@@ -212,6 +214,8 @@ class StoredArray:
         plain = dataset.chunks is None and not dataset.external and not dataset.is_virtual
         offset = dataset.id.get_offset() if plain else None
         size = path.stat().st_size
+        if dtype != np.float32:
+            notice(f"note: {path} holds values of type {dtype.str}; they are read as float32")
         if offset is not None and offset + dataset.nbytes > size:
             raise DataError(
                 f"{path}: is truncated: dataset '{name}' ends at byte {offset + dataset.nbytes:,}, and the file has "
