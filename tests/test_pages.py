@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from ups_kit.cli import cli
+from ups_kit.data.layouts import guess_layouts
 from ups_kit.plugins import discover
+from ups_kit.reading import read_recipe
+from ups_kit.sketches import sketch
 from ups_plugins.upt.evaluation.config import FLOORS
 from ups_plugins.upt.evaluation.report import BUDGET_TERMS
 
@@ -32,12 +36,49 @@ def test_the_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (tmp_path / "runs/from_python/1/report.html").is_file()
 
 
-def test_the_python_on_the_page_about_data_runs() -> None:
+def test_the_python_on_the_page_about_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, in order; what it writes is read with the table that `inspect` would give."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) >= 3
+    monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "docs/data.md", "exec"), names)
+    (layout,) = guess_layouts(Path("waves.zarr"))
+    assert (layout.use, layout.problems, layout.fields["conditions"]) == ("grid_zarr", (), ["dt", "speed"])
+
+
+def test_the_tables_on_the_page_about_data_are_read(tmp_path: Path) -> None:
+    """Each [dataset] that the page shows has only keys that there are, with values that they take."""
+    page = (ROOT / "docs/data.md").read_text()
+    tables = [text for text in re.findall(r"```toml\n(.*?)```", page, re.DOTALL) if "[dataset]\n" in text]
+    assert len(tables) >= 4
+    model = sketch(discover())
+    rest = model[model.index("[latent]") :]
+    for number, table in enumerate(tables):
+        recipe = tmp_path / f"{number}.toml"
+        recipe.write_text(f'[run]\nname = "page"\n\n{table}\n{rest}')
+        uses = re.findall(r'^use = "(\w+)"', table, re.MULTILINE)
+        dataset = read_recipe(recipe).recipe.dataset
+        assert type(dataset) is discover()["dataset"][uses[0]].config
+
+
+def test_the_own_file_of_the_first_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What README.md shows of a file is what the commands print, and its recipe is valid with that file."""
+    page = (ROOT / "README.md").read_text().split("## On your own file")[1].split("\n## ")[0]
+    console, table = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)[0] for kind in ("console", "toml"))
+    made, inspected = re.findall(r"^\$ upskit (data .*)$", console, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    runner = CliRunner()
+    assert runner.invoke(cli, shlex.split(made, comments=True)).exit_code == 0
+    printed = runner.invoke(cli, shlex.split(inspected, comments=True)).output.splitlines()
+    shown = [line for line in console.split(inspected)[1].splitlines() if line not in ("", "…")]
+    assert len(shown) >= 8
+    assert not [line for line in shown if line not in printed and not line.startswith("path = ")]
+    (tmp_path / "waves.toml").write_text(table)
+    done = runner.invoke(cli, ["data", "validate", "waves.toml"])
+    assert (done.exit_code, "250 train, 50 validation, 100 test" in done.output) == (0, True)
 
 
 @pytest.mark.parametrize("line", CONSOLE)
@@ -81,6 +122,8 @@ def test_the_page_about_the_code_names_files_that_are_there() -> None:
     named = re.findall(r"`((?:ups_kit|plugins|tests)/[^`]*)`", page)
     assert len(named) > 20
     assert not [name for name in named if not (ROOT / name).exists()]
+    data = {path.name for path in (ROOT / "ups_kit/data").glob("*.py")} - {"__init__.py"}
+    assert not [name for name in data if f"`{name}`" not in page]
     plugins = {path.name for path in (ROOT / "plugins/ups_plugins").iterdir() if (path / "__init__.py").exists()}
     assert not [name for name in plugins if f"`{name}`" not in page]
 

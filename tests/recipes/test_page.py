@@ -11,10 +11,11 @@ from ups_kit.reading import read_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/recipes.md").read_text()
+TABLES = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_recipe_can_be_read(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    text, dataset = TABLES
     path = tmp_path / "page.toml"
     path.write_text(text)
     recipe = read_recipe(
@@ -25,6 +26,24 @@ def test_the_recipe_can_be_read(tmp_path: Path) -> None:
         None,
         {"forward", "inverse_encoding", "far"},
     )
+    path.write_text(text.replace('[dataset]\nuse = "pdebench"\npath = "data/burgers.h5"\n', dataset))
+    read = read_recipe(path).recipe.dataset
+    assert (read.first_frame, read.points, read.normalisation) == (3, 128, "robust")  # type: ignore[attr-defined]
+    assert read.simulate.points == 512  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("multitask", ["dataset.tasks.burgers.simulate.seed=3", "dataset.weights.burgers=2.0", "run.workers=4"]),
+        ("burgers_cached", ["latent_cache=none"]),
+    ],
+)
+def test_what_it_sets_can_be_set(name: str, settings: list[str]) -> None:
+    assert not [
+        setting for setting in settings if setting.replace("=none", ' = "none"') not in PAGE.replace(" = 4", "=4")
+    ]
+    read_recipe(ROOT / f"recipes/{name}.toml", settings)
 
 
 def test_the_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
