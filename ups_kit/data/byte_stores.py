@@ -22,6 +22,7 @@ from ..errors import DataError
 OPEN_FILES = 64  # of all stores, in one process
 SEEN_FOLDERS = 2**13  # of one store, that are not looked at again
 LOCAL_THREADS, REMOTE_THREADS = 4, 16
+LARGE = 2**20  # bytes
 WORTH_A_THREAD = 2**18  # bytes of a chunk below which handing it over costs more than unpacking it
 
 
@@ -131,10 +132,10 @@ class LocalBytes:
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         try:
             file = _FILES.get(self._token, key, self._within)
-            if start < 0 or length is None:
+            if start < 0 or length is None or length > LARGE:  # so much memory is asked for, whatever there is to read
                 size = os.fstat(file.number).st_size
                 start = max(0, size + start) if start < 0 else start
-                length = size - start if length is None else length
+                length = size - start if length is None else min(length, size - start)
             return os.pread(file.number, max(0, length), start)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
