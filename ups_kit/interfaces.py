@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from .assemble import Experiment
@@ -565,6 +566,69 @@ class Recognises(Protocol):
     @classmethod
     def recognise(cls, tree: FileTree) -> Mapping[str, Any] | None:
         """The keys of the recipe table that reads such a file (without `use` and `path`), or None if it is not one."""
+        ...
+
+
+class GridHeader(Protocol):
+    """What a file of trajectories on a regular grid holds beside its values."""
+
+    @property
+    def trajectories(self) -> int: ...
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """(frames,), one entry where the data are steady."""
+        ...
+
+    @property
+    def axes(self) -> tuple[NDArray[np.float64], ...]:
+        """Coordinates along each axis, in the order of the fields' axes."""
+        ...
+
+    @property
+    def targets(self) -> tuple[Field, ...]: ...
+
+    @property
+    def statics(self) -> tuple[Field, ...]: ...
+
+    @property
+    def parameters(self) -> Mapping[str, NDArray[np.float64]]:
+        """(trajectories,) each."""
+        ...
+
+    @property
+    def attributes(self) -> Mapping[str, NDArray[np.float64]]:
+        """(trajectories,) each: numbers that are parameters where a recipe names them."""
+        ...
+
+    @property
+    def steady(self) -> bool: ...
+
+    @property
+    def periodic(self) -> tuple[bool, ...] | None: ...
+
+
+class GridFile(Protocol):
+    """One file of trajectories on a regular grid, as it is stored: no stride, no normalisation, float32."""
+
+    @property
+    def header(self) -> GridHeader: ...
+
+    def rows(self, name: str, samples: slice, frames: slice) -> NDArray[np.float32]:
+        """A target field of slices of trajectories and frames, (S, F, *grid, channels)."""
+        ...
+
+    def static(self, name: str, samples: slice) -> NDArray[np.float32]:
+        """A static field, (S, *grid, channels)."""
+        ...
+
+
+@runtime_checkable
+class OpensGrids(Protocol):
+    """The config of a dataset of trajectories on regular grids: for `upskit data convert`, from and to its layout."""
+
+    def open_grid(self, path: Path) -> GridFile:
+        """One file, its headers read and checked. Raises DataError."""
         ...
 
 

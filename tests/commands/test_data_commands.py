@@ -523,7 +523,7 @@ def test_copies_keep_arrays_and_attributes(upskit: Upskit, tmp_path: Path, file:
         expected = {name: opened[name][()] for name in ("tensor", "x-coordinate", "t-coordinate", "group/counts")}
     paths = [file, tmp_path / "a.zarr", tmp_path / "b.h5", tmp_path / "c.npz", tmp_path / "d.zarr"]
     for source, out in pairwise(paths):
-        told = upskit("convert", source, "--out", out, "--json")
+        told = upskit("convert", source, "--out", out, "--as-is", "--json")
         assert told.code == 0, told
         assert told.json["arrays"] == 4
     with h5py.File(paths[2]) as opened:
@@ -537,6 +537,20 @@ def test_copies_keep_arrays_and_attributes(upskit: Upskit, tmp_path: Path, file:
     assert np.isnan(last["tensor"].fill_value)
     assert last["tensor"].shards is not None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.h5", "burgers.h5", "c.npz", "d.zarr"]
+
+
+def test_a_known_layout_becomes_a_store_that_says_all_of_it(upskit: Upskit, tmp_path: Path, file: Path) -> None:
+    told = upskit("convert", file, "--out", tmp_path / "a.zarr")
+    assert (told.code, told.err) == (0, "")
+    says(told.out, "1 arrays, 1,152 values, read again and compared", "the dataset 'grid_zarr' reads it")
+    (layout,) = upskit("inspect", tmp_path / "a.zarr", "--json").json["layouts"]
+    assert (layout["use"], layout["problems"]) == ("grid_zarr", [])
+    assert upskit("convert", tmp_path / "a.zarr", "--out", tmp_path / "b.h5").code == 0
+    with h5py.File(file) as before, h5py.File(tmp_path / "b.h5") as after:
+        assert np.array_equal(before["tensor"][()], after["tensor"][()])
+        assert np.array_equal(before["t-coordinate"][:6], after["t-coordinate"][()])
+    assert upskit("validate", tmp_path / "b.h5").code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.h5", "burgers.h5"]
 
 
 @pytest.mark.parametrize("axes", ["b,t,x,c", "b,t,c,x", "x,c,t,b", "t,b,x,c"])
@@ -598,6 +612,7 @@ def test_converted_arrays_can_be_trained_on(upskit: Upskit, tmp_path: Path) -> N
         (["--axes", "b,t,x", "--dt", "1", "--parameters", "nu=mu"], 3, ["array 'mu' of --parameters nu is not there"]),
         (["--axes", "b,t,x", "--dt", "1", "--domain", "1:0"], 2, ["expected LOW:HIGH"]),
         (["--dt", "1"], 2, ["go with --axes"]),
+        (["--axes", "b,t,x", "--as-is"], 2, ["--as-is that they stay what they are"]),
     ],
 )
 def test_options_of_convert_that_do_not_fit(

@@ -58,6 +58,7 @@ def _words(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--centres", is_flag=True, help="Points are centres of cells, instead of their first corners.")
 @click.option("--dt", type=click.FloatRange(min=0, min_open=True), help="Time between frames, where SRC does not say.")
 @click.option("--periodic/--not-periodic", default=True, show_default=True, help="Whether the axes are periodic.")
+@click.option("--as-is", is_flag=True, help="Copy all arrays and attributes, whatever they are.")
 @click.option("--memory", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="Memory, in GiB.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def convert(
@@ -71,26 +72,33 @@ def convert(
     centres: bool,
     dt: float | None,
     periodic: bool,
+    as_is: bool,
     memory: float,
     as_json: bool,
 ) -> None:
     """Write the data of SRC (HDF5, Zarr store, .npz, .npy) as another format, by the ending of --out: .h5, .zarr, .npz.
 
     With --axes, plain arrays become trajectories that a dataset reads: a `grid_zarr` store, or PDEBench's HDF5 layout.
-    Without, all arrays and attributes are copied as they are. What was written is read again and compared before it
-    gets its name; nothing is overwritten.
+    Without, a file whose layout a dataset knows becomes one that a dataset knows: a `grid_zarr` store, or PDEBench's
+    HDF5 layout, with its coordinates, times, parameters and units. Of other files, and with --as-is, all arrays and
+    attributes are copied as they are. What was written is read again and compared before it gets its name; nothing is
+    overwritten.
     """
     from ..data.conversion import convert_file, plain_options
 
     plain = None
+    if axes is not None and as_is:
+        raise click.UsageError("--axes says what the arrays are, and --as-is that they stay what they are: give one")
     if axes is not None:
         plain = plain_options(axes, arrays, names, parameters, domain, centres, dt, periodic)
     elif arrays or names or parameters or domain or centres or dt is not None:
         raise click.UsageError("--arrays, --names, --parameters, --domain, --centres and --dt go with --axes")
-    done = convert_file(source, out, plain, int(memory * GIB))
+    done = convert_file(source, out, plain, int(memory * GIB), as_is)
     if as_json:
         click.echo(json.dumps({"source": str(source), "out": str(out), **done}))
         return
     for note in done["notes"]:
         click.echo(f"note: {note}", err=True)
     click.echo(f"{out}: {done['arrays']} arrays, {done['values']:,} values, read again and compared")
+    if done.get("use"):
+        click.echo(f"the dataset '{done['use']}' reads it: `upskit data inspect {out}` shows its table")

@@ -110,8 +110,13 @@ def _number(text: str) -> float | None:
 # ---------------------------------------------------------------------------------------------------------------------
 # The parent's side
 # ---------------------------------------------------------------------------------------------------------------------
-def convert_file(source: Path, out: Path, plain: Plain | None = None, memory: int = MEMORY) -> dict[str, Any]:
+def convert_file(
+    source: Path, out: Path, plain: Plain | None = None, memory: int = MEMORY, as_is: bool = False
+) -> dict[str, Any]:
     """Write what is in `source` to `out`, whose ending says the format. Returns counts and notes.
+
+    Plain arrays as trajectories; a layout that a dataset knows as one that a dataset knows; else, or with `as_is`,
+    arrays and attributes as they are.
 
     Raises UsageError for an ending that is not known, StorageError where something is at `out` already or the disk
     does not take it, DataError for a source that cannot be read. What was there is not touched in any case.
@@ -131,6 +136,7 @@ def convert_file(source: Path, out: Path, plain: Plain | None = None, memory: in
         "aside": str(aside),
         "kind": kind,
         "plain": None if plain is None else attrs.asdict(plain),
+        "as_is": as_is,
     }
     try:
         done: dict[str, Any] = guarded("convert", source.absolute(), request, SECONDS * 3, memory, streaming=True)
@@ -154,7 +160,12 @@ def _refuse_existing(out: Path) -> None:
 # In the child
 # ---------------------------------------------------------------------------------------------------------------------
 def convert_task(
-    sign: Sign, source: str, aside: str, kind: Literal["hdf5", "zarr", "npz"], plain: Mapping[str, Any] | None
+    sign: Sign,
+    source: str,
+    aside: str,
+    kind: Literal["hdf5", "zarr", "npz"],
+    plain: Mapping[str, Any] | None,
+    as_is: bool = True,
 ) -> dict[str, Any]:
     """Write `aside` from `source`, read it again and compare."""
     from .headers import read_headers
@@ -173,6 +184,12 @@ def convert_task(
             }
         )
         return convert_plain(sign, found.tree, Path(aside), kind, options)
+    if not as_is:
+        from .gridded import convert_grid, known_grid
+
+        grid = known_grid(found.tree)
+        if grid is not None:
+            return convert_grid(sign, found.tree, grid[1], Path(aside), kind)
     return _copy(sign, found.tree, Path(aside), kind)
 
 

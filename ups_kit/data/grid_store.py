@@ -7,6 +7,7 @@
       fields/<name>         (N, T, X, Y, Z, C): trajectory, frame, the grid's one to three axes, channel
       statics/<name>        (N, X, Y, Z, C): fields that do not change in time; (X, Y, Z, C) if all share it
       parameters/<name>     (N,) float64: parameters of the equation
+      numbers/<name>        (N,) float64: others, such as a seed; parameters only where a recipe names them
 
 A store of one trajectory may leave out the first axis: fields (T, X, Y, Z, C), statics (X, Y, Z, C), parameters ().
 `coords` may also be one array with the coordinates of all points, (points, D) or (X, Y, Z, D).
@@ -16,11 +17,13 @@ A store of one trajectory may leave out the first axis: fields (T, X, Y, Z, C), 
 | `layout`, `version` | "ups_kit/grid_zarr", 1 |
 | `axes` | names of the axes in `coords`, in order |
 | `fields`, `statics`, `parameters` | names, in the order of the channels |
+| `numbers` | names; optional |
 | `steady` | whether the fields are the answer to the statics, and no time series |
 | `periodic` | true or false for each axis |
 | `domain` | [low, high] for each axis, optional |
 | `boundary_conditions` | what holds at the ends of each axis: "periodic", "wall", "open", …; optional |
 | `units` | units by name of field, static, parameter and axis, and of "time"; optional |
+| `simulated_by` | the simulator that made the values, and its keys, as JSON; optional |
 | `checksum` | of all metadata of the store, see `ups_kit.data.zarr_metadata` |
 
 Arrays are sharded, `ZstdCodec(level=1, checksum=True)`, with the fill value NaN, and every chunk is written, so that a
@@ -63,11 +66,13 @@ class GridStore:
     fields: Mapping[str, int]  # channels by name
     statics: Mapping[str, int] = field(factory=dict)
     parameters: Mapping[str, NDArray[np.floating]] = field(factory=dict)  # (trajectories,) each
+    numbers: Mapping[str, NDArray[np.floating]] = field(factory=dict)  # (trajectories,) each
     steady: bool = False
     periodic: Sequence[bool] | None = None
     domain: Sequence[tuple[float, float]] | None = None
     boundary_conditions: Mapping[str, Any] = field(factory=dict)
     units: Mapping[str, str] = field(factory=dict)
+    simulated_by: str = ""
     dtype: Literal["float32", "float64"] = "float32"
 
     @property
@@ -94,6 +99,8 @@ class GridStore:
             "domain": [list(ends) for ends in self.domain] if self.domain is not None else None,
             "boundary_conditions": dict(self.boundary_conditions) or None,
             "units": dict(self.units) or None,
+            "numbers": list(self.numbers) or None,
+            "simulated_by": self.simulated_by or None,
         }
         return {
             "layout": LAYOUT,
@@ -119,7 +126,7 @@ class Values(Protocol):
 def node_paths(attributes: Mapping[str, Any]) -> tuple[str, ...]:
     """Paths of all arrays and groups of a store whose attributes list them, the root ("") first."""
     paths = ["", "coords", *(f"coords/{axis}" for axis in attributes["axes"]), "time"]
-    for group in ("fields", "statics", "parameters"):
+    for group in ("fields", "statics", "parameters", "numbers"):
         names = attributes.get(group, [])
         paths += [group, *(f"{group}/{name}" for name in names)] if names else []
     return tuple(paths)
@@ -153,6 +160,7 @@ def _write(part: Path, store: GridStore, values: Values) -> None:
         root = zarr.create_group(part, attributes=store.attributes)
         arrays = {f"coords/{name}": axis for name, axis in store.axes.items()}
         arrays |= {"time": store.times, **{f"parameters/{name}": own for name, own in store.parameters.items()}}
+        arrays |= {f"numbers/{name}": own for name, own in store.numbers.items()}
         for name, own in arrays.items():
             whole = np.asarray(own, np.float64)
             _created(root, name, whole.shape, whole.shape, None, "float64")[...] = whole

@@ -10,7 +10,9 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from .source import Header
+from ups_kit import Field
+
+from .source import Header, Source
 
 
 class Readable(Protocol):
@@ -89,6 +91,41 @@ class ArraySource:
             return np.empty((*shape, 0), np.float32)
         # the second axis of a static array is its first of the grid
         return self.given.joined(shape, lambda array: array.rows(samples, slice(None)))
+
+
+@frozen(eq=False)
+class FieldsOf:
+    """A source read field by field, as it is written to another layout: a `GridFile`."""
+
+    source: Source
+
+    @property
+    def header(self) -> Header:
+        return self.source.header
+
+    def rows(self, name: str, samples: slice, frames: slice) -> NDArray[np.float32]:
+        """A target field, (S, F, *grid, channels)."""
+        header, source = self.header, self.source
+        numbers = np.arange(header.trajectories)[samples]
+        count = len(range(*frames.indices(len(header.times))))
+        place, channels = _place(header.targets, name)
+        if isinstance(source, ArraySource):  # the other fields stay unread
+            values = source.targets.arrays[place].rows(numbers, frames)
+        else:
+            values = source.rows(numbers, frames)[..., channels]
+        return np.reshape(values, (len(numbers), count, *header.grid, channels.stop - channels.start))
+
+    def static(self, name: str, samples: slice) -> NDArray[np.float32]:
+        """A static field, (S, *grid, channels)."""
+        channels = _place(self.header.statics, name)[1]
+        return self.source.statics(np.arange(self.header.trajectories)[samples])[..., channels]
+
+
+def _place(fields: tuple[Field, ...], name: str) -> tuple[int, slice]:
+    """The number of a field, and its channels among those of all."""
+    number = [each.name for each in fields].index(name)
+    first = sum(each.channels for each in fields[:number])
+    return number, slice(first, first + fields[number].channels)
 
 
 @frozen(eq=False)

@@ -80,7 +80,7 @@ def _open_tensor(config: PDEBenchConfig, file: h5py.File) -> Source:
         times=np.zeros(1) if steady else _times(config, file, tensor.shape[1]),
         axes=_axes(config, file, tensor.shape[2:]),
         targets=(Field(names[0], unit=unit_of(file[config.tensor])),),
-        statics=tuple(Field(name, array_channels(array, tensor.shape)) for name, array in statics.items()),
+        statics=_given(file, statics, tensor.shape),
         parameters=_parameters(file, tensor.shape[0], (config.tensor,)),
         attributes=numbers((file.attrs, file[config.tensor].attrs), tensor.shape[0]),
         steady=steady,
@@ -109,7 +109,7 @@ def _open_fields(config: PDEBenchConfig, file: h5py.File) -> Source:
         times=_times(config, file, first.shape[1]),
         axes=_axes(config, file, first.shape[2:]),
         targets=tuple(Field(name, unit=unit_of(file[name])) for name in arrays),
-        statics=tuple(Field(name, array_channels(array, first.shape)) for name, array in statics.items()),
+        statics=_given(file, statics, first.shape),
         parameters=_parameters(file, first.shape[0], tuple(arrays)),
         attributes=numbers((file.attrs,), first.shape[0]),
         periodic=told_periodic(file, len(first.shape) - 2) or (OUTFLOW not in path.name,) * (len(first.shape) - 2),
@@ -141,7 +141,7 @@ def _open_velocity(config: PDEBenchConfig, file: h5py.File) -> Source:
         times=_common_times(config, file, shape[:2]),
         axes=_axes(config, file, shape[2:]) if COORDINATES[1] in file else _unit_axes(shape[2:]),
         targets=tuple(Field(name, count, unit_of(file[name])) for name, count in zip(arrays, channels, strict=True)),
-        statics=tuple(Field(name, array_channels(array, shape)) for name, array in statics.items()),
+        statics=_given(file, statics, shape),
         parameters=_parameters(file, shape[0], (*arrays, TIME)),
         attributes=numbers((file.attrs,), shape[0]),
         periodic=told_periodic(file, len(shape) - 2) or (False,) * (len(shape) - 2),
@@ -248,6 +248,10 @@ def _statics(config: PDEBenchConfig, file: h5py.File, shape: tuple[int, ...]) ->
                 "statics",
             )
     return found
+
+
+def _given(file: h5py.File, statics: Mapping[str, StoredArray], shape: Sequence[int]) -> tuple[Field, ...]:
+    return tuple(Field(name, array_channels(array, shape), unit_of(file[name])) for name, array in statics.items())
 
 
 def _stack(statics: Mapping[str, StoredArray], shape: Sequence[int]) -> Stack:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, gt, optional
@@ -14,6 +15,9 @@ from ups_kit import FieldSpec, LatentSpec
 from ups_kit.interfaces import Dataset, SimulatorConfig
 
 from .source import Source
+
+if TYPE_CHECKING:
+    from .arrays import FieldsOf
 
 Normalisation = Literal["standard", "range", "robust", "none"]
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -34,7 +38,7 @@ def _pattern(instance: object, attribute: Attribute[Any], value: str | None) -> 
 
 
 @frozen(kw_only=True)
-class TrajectorySettings:
+class TrajectorySettings(ABC):
     """What every dataset of trajectories on a regular grid can be told.
 
     A format adds its own keys, and `open_source`.
@@ -119,9 +123,15 @@ class TrajectorySettings:
         default=None, metadata={"help": "what makes the file at `path` where there is none"}
     )
 
+    @abstractmethod
     def open_source(self, path: Path) -> Source:
         """The trajectories of one file, its headers read and checked. Raises DataError. Every format has its own."""
-        raise NotImplementedError(f"{type(self).__qualname__} says how a file is opened")
+
+    def open_grid(self, path: Path) -> FieldsOf:
+        """One file as it is stored, field by field, without the strides of the recipe. Raises DataError."""
+        from .arrays import FieldsOf
+
+        return FieldsOf(self.open_source(path))
 
     def describe(self) -> FieldSpec:
         """What the data are: from the files' headers, or from the simulator where they are still to be made."""

@@ -83,7 +83,8 @@ class _Reading:
             axes=self.axes,
             targets=self._described(fields, channels),
             statics=self._described(statics, given),
-            parameters=self._parameters(trajectories, single),
+            parameters=self._by_trajectory("parameters", trajectories, single),
+            attributes=self._by_trajectory("numbers", trajectories, single),
             steady=bool(self.attributes.get("steady", False)),
             periodic=self._periodic(),
         )
@@ -138,10 +139,10 @@ class _Reading:
             found[name] = Spread(array, not shared, False, (True,) * len(self.grid), self.grid)
         return found
 
-    def _parameters(self, trajectories: int, single: bool) -> dict[str, NDArray[np.float64]]:
+    def _by_trajectory(self, group: str, trajectories: int, single: bool) -> dict[str, NDArray[np.float64]]:
         found = {}
-        for name in self._names("parameters", None):
-            array = self.store.array(f"parameters/{name}")
+        for name in self._names(group, None):
+            array = self.store.array(f"{group}/{name}")
             shape = array.metadata.shape
             if shape != (trajectories,) and not (single and shape == ()):
                 raise DataError(
@@ -179,6 +180,7 @@ def _check_types(attributes: Mapping[str, Any], where: str) -> None:
         "fields": ("a list of names", names),
         "statics": ("a list of names", names),
         "parameters": ("a list of names", names),
+        "numbers": ("a list of names", names),
         "steady": ("true or false", lambda value: isinstance(value, bool)),
         "periodic": ("true or false for each axis", lambda v: isinstance(v, list) and all(type(e) is bool for e in v)),
         "boundary_conditions": ("a table", lambda value: isinstance(value, dict)),
