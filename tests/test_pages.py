@@ -132,3 +132,11 @@ def test_the_page_about_the_numbers_names_them_all() -> None:
     page = (ROOT / "docs/evaluation.md").read_text()
     names = {*FLOORS, *BUDGET_TERMS, *discover()["metric"]} - {"frmse"}
     assert not [name for name in names if f"`{name}`" not in page]
+
+
+def test_the_first_page_names_every_recipe_and_verb() -> None:
+    page = (ROOT / "README.md").read_text()
+    assert not [path.name for path in (ROOT / "recipes").glob("*.toml") if f"(recipes/{path.name})" not in page]
+    verbs = cli.commands["data"].commands  # type: ignore[attr-defined]
+    shown = [line for line in page.splitlines() if line.startswith("| `upskit data")]
+    assert not [verb for verb in verbs if not any(re.search(rf"\b{verb}\b", line.split("|")[1]) for line in shown)]
