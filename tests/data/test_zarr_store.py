@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 
 from ups_kit import DataError
-from ups_kit.data import chunks
+from ups_kit.data import byte_stores, chunks
 from ups_kit.data.chunks import ChunkCache
 from ups_kit.data.zarr_store import ZarrArray, ZarrStore, tree_of_zarr
 
@@ -104,6 +105,9 @@ class CountingPlace:
         self.keys.append((key, start, length))
         found: bytes | None = self.place.read(key, start, length)
         return found
+
+    def check_unchanged(self) -> None:
+        self.place.check_unchanged()
 
 
 def test_a_batch_reads_each_chunk_once_and_what_is_kept_not_again(tmp_path: Path, values: NDArray[np.float32]) -> None:
@@ -307,6 +311,72 @@ def test_a_shard_that_is_lost_while_it_is_read(folder: Path, monkeypatch: pytest
         array.rows([4], slice(None))
 
 
+def test_a_file_that_is_missing_among_thousands_is_told_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of so many files only the ends are looked for when the array is opened; none is ever taken for zeros."""
+    values = np.ones((1200, 2, 4), np.float32)
+    folder = tmp_path / "s.zarr"
+    write(folder, values, chunks=(1, 2, 4))
+    looked: list[str] = []
+    holds = byte_stores.LocalBytes.holds
+    monkeypatch.setattr(byte_stores.LocalBytes, "holds", lambda self, key: looked.append(key) or holds(self, key))
+    (folder / "u/c/700/0/0").unlink()
+    array = ZarrStore.open(folder).array("u")
+    assert len(looked) <= 2
+    assert (array.rows([699, 701], slice(None)) == 1).all()
+    with pytest.raises(DataError, match=r"u/c/700/0/0: expected a chunk .* got no such file"):
+        array.rows([699, 700], slice(None))
+    (folder / "u/c/1199/0/0").unlink()
+    refused(folder, "u/c/1199/0/0: expected a chunk", "got no such file")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# F32: stores that change while they are read
+# ---------------------------------------------------------------------------------------------------------------------
+def test_f32_a_store_that_is_replaced_is_told(tmp_path: Path, folder: Path, values: NDArray[np.float32]) -> None:
+    array = ZarrStore.open(folder).array("u")
+    array.rows([0], slice(None))
+    sent = pickle.dumps(array)
+    write(tmp_path / "new.zarr", -values, chunks=(1, 2, 6, 4, 2), shards=(2, 8, 6, 4, 2))
+    folder.rename(tmp_path / "old.zarr")
+    (tmp_path / "new.zarr").rename(folder)
+    numbers, frames = np.array([0]), np.array([[0]])
+    for seen in (array, pickle.loads(sent)):  # what is kept of the old one is not given either
+        for read in (
+            lambda seen=seen: seen.rows([0], slice(None)),
+            lambda seen=seen: seen.gather(numbers, frames),
+            lambda seen=seen: seen.gather_points(numbers, frames, np.array([[3]]), 2),
+            lambda seen=seen: seen.values(),
+        ):
+            with pytest.raises(DataError, match=r"s.zarr/zarr.json: (is another file|was written to|has .* bytes)"):
+                read()
+    assert (ZarrStore.open(folder).array("u").rows([0], slice(None)) == -values[:1]).all()
+
+
+@pytest.mark.parametrize("how", ["replaced", "written", "truncated", "closed and replaced"])
+def test_f32_a_shard_that_changes_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr(chunks, "_PROCESS", [chunks._Process(cache=chunks.ChunkCache(0))])
+    if how == "closed and replaced":
+        monkeypatch.setattr(byte_stores, "OPEN_FILES", 1)
+    array = ZarrStore.open(folder).array("u")
+    array.rows([0, 2], slice(None))
+    shard = folder / "u/c/0/0/0/0/0"
+    content = shard.read_bytes()
+    if how.endswith("replaced"):
+        (folder / "other").write_bytes(content)
+        (folder / "other").replace(shard)
+    elif how == "written":
+        with shard.open("r+b") as file:
+            file.write(content[:1])
+        os.utime(shard)
+    else:
+        os.truncate(shard, len(content) - 4)
+    array.rows([2], slice(None))
+    with pytest.raises(DataError, match=r"u/c/0/0/0/0/0: .*; values from before and after would be mixed"):
+        array.rows([0], slice(None))
+
+
 def test_a_chunk_that_a_shard_does_not_hold(tmp_path: Path, values: NDArray[np.float32]) -> None:
     """Zarr leaves out chunks of the fill value, and gives it for those that were never written, too."""
     root = zarr.create_group(tmp_path / "s.zarr")
@@ -373,7 +443,7 @@ def test_links_that_lead_out_of_the_store(folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "elsewhere"
     shutil.move(folder / "u/c/0", outside)
     (folder / "u/c/0").symlink_to(outside)
-    refused(folder, "u/c/0/0/0/0/0")
+    refused(folder, "u/c/0: is a link to", "outside the store")
     shutil.move(folder / "u", tmp_path / "u")
     (folder / "u").symlink_to(tmp_path / "u")
     refused(folder, "is a link to", "outside the store")

@@ -11,16 +11,19 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ..addresses import url_of
 from ..errors import DataError
+from .stamps import Stamp
 
 OPEN_FILES = 64  # of all stores, in one process
 SEEN_FOLDERS = 2**13  # of one store, that are not looked at again
+SEEN_FILES = 2**14  # of one store, that are told from others put in their place
+HEADER = "zarr.json"  # of the root: what a store is stamped by
 LOCAL_THREADS, REMOTE_THREADS = 4, 16
 LARGE = 2**20  # bytes
 WORTH_A_THREAD = 2**18  # bytes of a chunk below which handing it over costs more than unpacking it
@@ -46,8 +49,12 @@ class ByteStore(Protocol):
         """Names of folders in a folder; None where the store cannot tell."""
         ...
 
-    def files(self, folder: str) -> Mapping[str, int] | None:
-        """Sizes of all files under a folder by their names in it; None where the store cannot tell."""
+    def holds(self, key: str) -> bool | None:
+        """Whether there is such a key; None where that cannot be told without a request for each."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raise DataError where the store was replaced since it was opened, as far as a look costs microseconds."""
         ...
 
 
@@ -75,14 +82,22 @@ def _folder(path: Path) -> Path:
 class _File:
     """An open file, closed when nobody holds it any more."""
 
-    __slots__ = ("number",)
+    __slots__ = ("facts", "number")
 
     def __init__(self, path: str, flags: int = 0) -> None:
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+        self.facts = _facts(os.fstat(self.number))
 
     def __del__(self) -> None:
         if hasattr(self, "number"):
             os.close(self.number)
+
+
+Facts = tuple[int, int, int]  # size, time of the last change, number: those of a `Stamp`
+
+
+def _facts(status: os.stat_result) -> Facts:
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 class _Files:
@@ -121,6 +136,8 @@ class LocalBytes:
         self._root = os.path.realpath(folder)
         self._token = object()  # under which its open files are kept; not itself, so that they do not keep it alive
         self._folders: set[str] = set()  # that were seen to lie in the store
+        self._header = Stamp.of(folder / HEADER) if (folder / HEADER).is_file() else None
+        self._seen: dict[str, Facts] = {}  # files that were opened, as they were then
 
     @property
     def label(self) -> str:
@@ -131,9 +148,12 @@ class LocalBytes:
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> bytes | None:
         try:
-            file = _FILES.get(self._token, key, self._within)
+            file = _FILES.get(self._token, key, self._opened)
+            status = os.fstat(file.number)
+            if not status.st_nlink or _facts(status) != file.facts:  # it has no name any more, or was written to
+                self._check_file(key, file.facts)
             if start < 0 or length is None or length > LARGE:  # so much memory is asked for, whatever there is to read
-                size = os.fstat(file.number).st_size
+                size = status.st_size
                 start = max(0, size + start) if start < 0 else start
                 length = size - start if length is None else min(length, size - start)
             return os.pread(file.number, max(0, length), start)
@@ -141,6 +161,16 @@ class LocalBytes:
             return None
         except OSError as error:
             raise DataError(f"{self.folder / key}: cannot be read: {error.strerror}") from error
+
+    def _opened(self, key: str) -> _File:
+        """A file of the store, the same as when it was opened before."""
+        file = self._within(key)
+        if len(self._seen) < SEEN_FILES and self._seen.setdefault(key, file.facts) != file.facts:
+            self._check_file(key, self._seen[key])
+        return file
+
+    def _check_file(self, key: str, facts: Facts) -> None:
+        Stamp(self.folder / key, *facts).check()
 
     def _within(self, key: str) -> _File:
         """Open a file of the store. Its folder is looked at once: to follow links costs more than to read a chunk."""
@@ -178,28 +208,23 @@ class LocalBytes:
             return ()
         return tuple(sorted(entry.name for entry in entries if entry.is_dir()))
 
-    def files(self, folder: str) -> Mapping[str, int] | None:
-        found: dict[str, int] = {}
-        pending = [(str(self.folder / folder), "")]
-        while pending:
-            path, name = pending.pop()
-            try:
-                entries = list(os.scandir(path))
-            except OSError:
-                continue
-            for entry in entries:
-                inner = f"{name}/{entry.name}" if name else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append((entry.path, inner))
-                elif entry.is_file():
-                    found[inner] = entry.stat().st_size
-        return found
+    def holds(self, key: str) -> bool:
+        try:
+            self._check_folder(key.rpartition("/")[0])
+            return stat.S_ISREG(os.stat(f"{self._root}{os.sep}{key}").st_mode)  # noqa: PTH116 - thousands are looked for
+        except OSError:
+            return False
 
-    def __getstate__(self) -> Path:
-        return self.folder
+    def check_unchanged(self) -> None:
+        if self._header is not None:
+            self._header.check()
 
-    def __setstate__(self, folder: Path) -> None:
-        self.__init__(folder)  # type: ignore[misc]
+    def __getstate__(self) -> tuple[Path, Stamp | None]:
+        return self.folder, self._header
+
+    def __setstate__(self, state: tuple[Path, Stamp | None]) -> None:
+        self.__init__(state[0])  # type: ignore[misc]
+        self._header = state[1]  # as the process found it that opened the store
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -258,8 +283,11 @@ class RemoteBytes:
             raise self._unreachable(folder, error) from error
         return tuple(sorted(str(path).rstrip("/").rpartition("/")[2] for path in found))
 
-    def files(self, folder: str) -> Mapping[str, int] | None:
-        return None  # to list every object of a large store takes longer than to miss one when it is read
+    def holds(self, key: str) -> None:
+        return None  # a request for each of many objects takes longer than to miss one when it is read
+
+    def check_unchanged(self) -> None:
+        return None  # not without a request for each batch
 
     def _opened(self) -> Any:
         with self._lock:

@@ -203,6 +203,7 @@ class ZarrArray:
         self, samples: NDArray[np.integer], frames: NDArray[np.integer], into: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """Frames (B, F) of samples (B,): (B, F, ...) float32."""
+        self.place.check_unchanged()
         return chunks.gather(self, samples, frames, into)
 
     def gather_points(
@@ -214,12 +215,14 @@ class ZarrArray:
         into: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """The same at points (B, Q) of the grid of `axes` axes: (B, F, Q, ...) float32."""
+        self.place.check_unchanged()
         return chunks.gather_points(self, samples, frames, points, axes, into)
 
     def rows(
         self, samples: Sequence[int] | NDArray[np.integer], frames: slice, into: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """All values of a slice of frames of some samples, (samples, frames, ...) float32."""
+        self.place.check_unchanged()
         wanted = np.asarray(samples, np.intp)
         numbers = np.arange(self.shape[1])[frames]
         return chunks.gather(self, wanted, np.broadcast_to(numbers, (len(wanted), len(numbers))), into)
@@ -230,6 +233,7 @@ class ZarrArray:
 
     def values(self) -> NDArray[Any]:
         """A small array whole, in its own type. Raises DataError for a large one."""
+        self.place.check_unchanged()
         meta = self.metadata
         if math.prod(meta.shape) > SMALL:
             raise DataError(f"{meta.where}: expected at most {SMALL:,} values, got the shape {list(meta.shape)}")
@@ -304,9 +308,8 @@ class ZarrArray:
         total = math.prod(counts)
         if total == 0:
             return
-        names = self.place.files(self.path) if total <= CHECKED_SHARDS else None
-        if names is not None:
-            absent = [shard for shard in np.ndindex(*counts) if self.metadata.key(shard) not in names]
+        if total <= CHECKED_SHARDS and self.place.holds(self.key((0,) * len(counts))) is not None:
+            absent = [shard for shard in np.ndindex(*counts) if not self.place.holds(self.key(shard))]
         else:
             ends = (tuple(0 for _ in counts), tuple(count - 1 for count in counts))
             absent = [shard for shard in ends if self.place.read(self.key(shard), 0, 1) is None][:1]
