@@ -15,7 +15,7 @@ import pytest
 from ups_kit import DataError
 from ups_kit.data.stamps import Stamp
 from ups_kit.data.statistics import Running, cache_path, cached_pass, fingerprint
-from ups_plugins.grid import kept
+from ups_plugins.grid import kept, survey
 from ups_plugins.grid.config import PDEBenchConfig
 
 WriteFile = Callable[..., Path]
@@ -107,6 +107,35 @@ def test_a_dataset_takes_its_pass_from_beside_the_file(write_file: WriteFile, mo
         file["tensor"][:] = 3 * file["tensor"][()]
     third: Any = PDEBenchConfig(path=path, **COUNTS).build(0)
     assert third.normaliser.target_std == pytest.approx([3 * first.normaliser.target_std[0]], rel=1e-5)
+
+
+def test_robust_normalisation_takes_its_passes_from_beside_the_files(
+    write_file: WriteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "LEAST_VALUES", 1)
+    path, other = write_file("a.h5"), write_file("b.h5", samples=14, seed=5)
+    passes: list[int] = []
+    halved = survey.central_half
+
+    def counted(*given: Any) -> Any:
+        passes.append(1)
+        return halved(*given)
+
+    monkeypatch.setattr(survey, "central_half", counted)
+
+    def normaliser(count: int, **keys: Any) -> Any:
+        built: Any = PDEBenchConfig(path=(path, other), normalisation="robust", **(COUNTS | keys)).build(0)
+        assert len(passes) == count
+        return built.normaliser
+
+    first = normaliser(1)
+    assert normaliser(1) == first  # the same to the bit, and nothing looked through
+    assert normaliser(2, time_stride=2) != first
+    assert normaliser(3, train=COUNTS["validation"]) != first  # other trajectories
+    assert normaliser(3, train=COUNTS["validation"]) != first
+    with h5py.File(other, "r+") as file:  # the second of the files: beside it lies nothing of the central half
+        file["tensor"][:] = 3 * file["tensor"][()]
+    assert normaliser(4).target_std != first.target_std
 
 
 def test_small_files_and_foreign_values_leave_nothing_behind(write_file: WriteFile) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ups_kit.data.normalisation import Moments
+from ups_kit.data.normalisation import Central, Moments
 from ups_kit.data.statistics import cached_pass
 
 from .settings import TrajectorySettings
@@ -48,15 +48,43 @@ def kept_moments(
     return targets, statics
 
 
-def worth_keeping(settings: TrajectorySettings, source: Source, samples: NDArray[np.int64]) -> bool:
-    """Whether a pass takes long, and the file alone says what it finds.
+def kept_central(
+    settings: TrajectorySettings,
+    parts: Sequence[tuple[Source, NDArray[np.int64]]],
+    names: Sequence[str],
+    compute: Callable[[], Central],
+) -> Central:
+    """The central halves of these fields' values, of some samples of each source, from beside the first file."""
+    total = sum(_values(source, samples) for source, samples in parts)
+    if total < LEAST_VALUES or not all(_alone(settings, source, samples) for source, samples in parts):
+        return compute()
+    strides = f"{settings.time_stride} {settings.space_stride} from {settings.first_frame}"
+    every = hashlib.sha256("\n".join(_key("", source, samples) for source, samples in parts).encode()).hexdigest()
+    key = f"central half of {json.dumps(list(names))} {strides} {every[:16]}"
+    paths = tuple(source.header.path for source, _ in parts)
 
-    Values in other files, and a store behind a network, would not be seen to change.
-    """
+    def record() -> dict[str, Any]:
+        found = compute()
+        return {"quartiles": found.quartiles.tolist(), "mean": found.mean.tolist(), "std": found.std.tolist()}
+
+    there = cached_pass(paths, key, record)
+    return Central(*(np.asarray(there[name], np.float64) for name in ("quartiles", "mean", "std")))
+
+
+def worth_keeping(settings: TrajectorySettings, source: Source, samples: NDArray[np.int64]) -> bool:
+    """Whether a pass takes long, and the file alone says what it finds."""
+    return _values(source, samples) >= LEAST_VALUES and _alone(settings, source, samples)
+
+
+def _values(source: Source, samples: NDArray[np.int64]) -> int:
     header = source.header
-    values = int(np.prod(header.grid)) * len(header.times) * header.target_channels * len(samples)
-    alone = not getattr(settings, "allow_external", False) and Path(header.path).exists()
-    return alone and values >= LEAST_VALUES and len(samples) <= MOST_SAMPLES
+    return int(np.prod(header.grid)) * len(header.times) * header.target_channels * len(samples)
+
+
+def _alone(settings: TrajectorySettings, source: Source, samples: NDArray[np.int64]) -> bool:
+    """Values in other files, and a store behind a network, would not be seen to change."""
+    inside = not getattr(settings, "allow_external", False) and Path(source.header.path).exists()
+    return inside and len(samples) <= MOST_SAMPLES
 
 
 def _key(what: str, source: Source, samples: NDArray[np.int64]) -> str:

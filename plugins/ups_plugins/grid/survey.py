@@ -14,7 +14,7 @@ from ups_kit.data.normalisation import Central, Moments, central_half, scheme_of
 from ups_kit.data.splits import content_hash
 
 from .files import FileSet
-from .kept import kept_hashes, kept_moments
+from .kept import kept_central, kept_hashes, kept_moments
 from .settings import TrajectorySettings
 from .source import Header, Source
 
@@ -148,7 +148,10 @@ def central_ranges(
         wanted = [each for each in group if scheme_of(settings.normalisation, each.name) == "robust"]
         if moments is not None and wanted:
             channels = np.concatenate([_channels(group, each.name) for each in wanted])
-            halves = central_half(partial(read, channels), moments.low[channels], moments.high[channels])
+            low, high = moments.low[channels], moments.high[channels]
+            parts = [(source, own) for source, own, _ in files.parts(ids)]
+            names = [each.name for each in wanted]
+            halves = kept_central(settings, parts, names, partial(central_half, partial(read, channels), low, high))
             first = 0
             for each in wanted:
                 found[each.name] = halves[slice(first, first + each.channels)]
