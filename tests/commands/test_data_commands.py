@@ -378,6 +378,21 @@ def test_d08_d09_all_problems_at_once(upskit: Upskit, file: Path, recipe: Callab
     assert (found.code, found.json["valid"]) == (3, False)
 
 
+def test_values_of_a_file_with_too_few_trajectories_for_splits(upskit: Upskit, tmp_path: Path) -> None:
+    path = burgers(tmp_path / "one.h5", samples=2)
+    told = upskit("validate", path)
+    assert (told.code, told.err) == (0, "")
+    says(told.out, "too few trajectories for splits of its own", f"all {2 * 6 * POINTS} values finite")
+    with h5py.File(path, "r+") as opened:
+        opened["tensor"][1, 4, 7:10] = np.nan
+        opened["tensor"][1, 5, 0] = np.inf
+    told = upskit("validate", path)
+    assert told.code == 3
+    says(told.err, f"{path}: 1 problem", "'u': 4 values in 1 trajectories are NaN or infinite, the first at")
+    says(told.err, "[sample 1, time 4, x 7]")
+    assert upskit("validate", path, "--json").json["valid"] is False
+
+
 def test_d12_d13_d14_splits_overlaps_shapes(
     upskit: Upskit, file: Path, recipe: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -80,7 +80,9 @@ def _validated(target: Path, found: Mapping[str, Any], problems: Sequence[str]) 
         yield f"  files       to be made: {', '.join(found['to_be_made'])}"
         return
     if not found["splits"]:
-        yield "  splits      none: too few trajectories for splits of its own; all values finite"
+        looked = found.get("values_looked_at", 0)
+        values = f"all {looked:,} values finite" if looked else "its values were not looked at"
+        yield f"  splits      none: too few trajectories for splits of its own; {values}"
         return
     splits = ", ".join(f"{count} {split}" for split, count in found["splits"].items())
     yield f"  splits      {splits}; all values finite, no common initial conditions"

@@ -165,7 +165,8 @@ def validate_task(sign: Sign, path: str, **recipe: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {"use": chosen.use, "fields": in_words(spec), "files": [str(f) for f in chosen.files]}
     problems = check_problems(chosen.config, spec)
     if recipe["dataset"] is None and problems and all(problem.startswith(SPLITS) for problem in problems):
-        return {**facts, "problems": [], "splits": {}, "samples_checked": 0}  # one file of several has few trajectories
+        # one file of several has few trajectories: its values are looked at without splits
+        return {**facts, "splits": {}, "samples_checked": 0, **_values_alone(chosen, Path(path), sign)}
     missing = _to_be_made(chosen)
     if missing or problems:
         facts["to_be_made"] = [str(path) for path in missing]
@@ -177,6 +178,20 @@ def validate_task(sign: Sign, path: str, **recipe: Any) -> dict[str, Any]:
         facts["samples_checked"] = checked
         problems += more
     return {**facts, "problems": problems}
+
+
+def _values_alone(chosen: Chosen, path: Path, sign: Sign) -> dict[str, Any]:
+    """Whether all values of a file are finite, where its dataset opens files one by one."""
+    from ..interfaces import OpensGrids
+    from .gridded import not_finite
+
+    if not isinstance(chosen.config, OpensGrids):
+        return {"values_looked_at": 0, "problems": []}
+    try:
+        looked, problems = not_finite(sign, chosen.config.open_grid(path), str(path))
+    except DataError as error:
+        return {"values_looked_at": 0, "problems": [str(error)]}
+    return {"values_looked_at": looked, "problems": problems}
 
 
 def _built(chosen: Chosen, sign: Sign) -> tuple[Dataset | None, list[str]]:

@@ -137,6 +137,34 @@ def _every(sign: Sign, header: GridHeader) -> Iterator[Part]:
         yield from _parts(sign, header, "statics", field)
 
 
+def not_finite(sign: Sign, grid: GridFile, where: str) -> tuple[int, list[str]]:
+    """How many values a file holds, and of each field with a NaN or an infinity how many there are, and the first."""
+    looked, problems = 0, []
+    for kind, field in _fields(grid.header):
+        bad, trajectories, first = 0, set(), ""
+        for part in _parts(sign, grid.header, kind, field):
+            values = part.of(grid)
+            looked += values.size
+            finite = np.isfinite(values)
+            if finite.all():
+                continue
+            places = np.argwhere(~finite)
+            if not bad:
+                point = places[0] + [
+                    part.where[axis].start if axis < len(part.where) else 0 for axis in range(values.ndim)
+                ]
+                axes = ("sample", "time", *LETTERS) if kind == "fields" else ("sample", *LETTERS)
+                first = ", ".join(f"{name} {number}" for name, number in zip(axes, point[:-1], strict=False))
+            bad += len(places)
+            trajectories |= {int(number) + part.samples.start for number in np.unique(places[:, 0])}
+        if bad:
+            problems.append(
+                f"{where}: '{field.name}': {bad:,} values in {len(trajectories):,} trajectories are NaN or infinite, "
+                f"the first at [{first}]; dataset.drop_bad_samples = true leaves these trajectories out"
+            )
+    return looked, problems
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Writing
 # ---------------------------------------------------------------------------------------------------------------------
