@@ -1,0 +1,189 @@
+"""Config classes: one frozen attrs class per component; its fields are the recipe's keys, its docstring the help.
+
+A config module imports no torch; `build` imports the implementation. A config may also have
+    check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]
+which yields (key, what is wrong) for everything that does not fit the data, before anything is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ..data.tree import FileTree
+    from .data import Dataset, GridFile, Simulator
+    from .descriptions import FieldSpec, LatentSpec
+    from .parts import Decoder, Encoder, Loss, Metric, Operator, Sampler, Schedule, Stage, Tracker
+
+
+KINDS = (
+    "dataset",
+    "simulator",
+    "encoder",
+    "operator",
+    "decoder",
+    "loss",
+    "sampler",
+    "stage",
+    "metric",
+    "tracker",
+    "optimizer",
+    "schedule",
+)
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A config that can say, before anything is built, what does not fit the data."""
+
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]: ...
+
+
+@runtime_checkable
+class OrderChecks(Protocol):
+    """A stage's config that can say what is wrong with the stages before it."""
+
+    def check_order(self, earlier: Sequence[StageConfig]) -> Iterable[tuple[str, str]]: ...
+
+
+@runtime_checkable
+class TakesLatents(Protocol):
+    """A training stage's config that can do with cached latents, where it keeps the encoder as it is."""
+
+    @property
+    def keeps_encoder(self) -> bool: ...
+
+
+def heads_problems(heads: int, width: int) -> Iterable[tuple[str, str]]:
+    """What is wrong with a number of attention heads for tokens of this width, as `check` yields it."""
+    if width % heads or (width // heads) % 2:
+        fitting = [count for count in range(1, width // 2 + 1) if width % count == 0 and (width // count) % 2 == 0]
+        near = min(fitting, key=lambda count: abs(count - heads), default=1)
+        yield "heads", f"{heads} heads do not cut latent.width = {width} into even parts; nearest: heads = {near}"
+
+
+class DatasetConfig(Protocol):
+    def describe(self) -> FieldSpec:
+        """What the data are, from headers alone; raises DataError."""
+        ...
+
+    def build(self, seed: int) -> Dataset: ...
+
+
+@runtime_checkable
+class DescribesTasks(Protocol):
+    """The config of a dataset of several tasks: what is checked against the data is checked against each of them."""
+
+    def describe_tasks(self) -> Mapping[str, FieldSpec]:
+        """Each task as the model sees it: the fields of the whole, on the task's own grid. Raises DataError."""
+        ...
+
+
+@runtime_checkable
+class Recognises(Protocol):
+    """A dataset's config class that knows its layout when it sees it: for `upskit data inspect`."""
+
+    @classmethod
+    def recognise(cls, tree: FileTree) -> Mapping[str, Any] | None:
+        """The keys of the recipe table that reads such a file (without `use` and `path`), or None if it is not one."""
+        ...
+
+
+@runtime_checkable
+class OpensGrids(Protocol):
+    """The config of a dataset of trajectories on regular grids: for `upskit data convert`, from and to its layout."""
+
+    def open_grid(self, path: Path) -> GridFile:
+        """One file, its headers read and checked. Raises DataError."""
+        ...
+
+
+class SimulatorConfig(Protocol):
+    def describe(self) -> FieldSpec:
+        """What the file will hold."""
+        ...
+
+    def build(self) -> Simulator: ...
+
+
+class EncoderConfig(Protocol):
+    def build(self, fields: FieldSpec, latent: LatentSpec) -> Encoder: ...
+
+
+class OperatorConfig(Protocol):
+    def build(self, fields: FieldSpec, latent: LatentSpec) -> Operator: ...
+
+
+class DecoderConfig(Protocol):
+    def build(self, fields: FieldSpec, latent: LatentSpec) -> Decoder: ...
+
+
+class LossConfig(Protocol):
+    """Loss configs also carry their weighting: see `ups_kit.weighting.Weighted`."""
+
+    def build(self, fields: FieldSpec) -> Loss: ...
+
+
+class SamplerConfig(Protocol):
+    def build(self, fields: FieldSpec) -> Sampler: ...
+
+
+class StageConfig(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def build(self) -> Stage: ...
+
+
+class MetricConfig(Protocol):
+    def build(self, fields: FieldSpec) -> Metric: ...
+
+
+class TrackerConfig(Protocol):
+    def build(self, folder: Path) -> Tracker: ...
+
+
+class OptimizerConfig(Protocol):
+    def build(self, model: nn.Module) -> torch.optim.Optimizer: ...
+
+
+class ScheduleConfig(Protocol):
+    def build(self) -> Schedule: ...
+
+
+CONFIG_PROTOCOLS: Mapping[str, type] = {
+    "dataset": DatasetConfig,
+    "simulator": SimulatorConfig,
+    "encoder": EncoderConfig,
+    "operator": OperatorConfig,
+    "decoder": DecoderConfig,
+    "loss": LossConfig,
+    "sampler": SamplerConfig,
+    "stage": StageConfig,
+    "metric": MetricConfig,
+    "tracker": TrackerConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+}
+
+
+class Components(TypedDict, total=False):
+    """What a plugin offers: for each kind, its config classes by recipe name."""
+
+    dataset: Mapping[str, type[DatasetConfig]]
+    simulator: Mapping[str, type[SimulatorConfig]]
+    encoder: Mapping[str, type[EncoderConfig]]
+    operator: Mapping[str, type[OperatorConfig]]
+    decoder: Mapping[str, type[DecoderConfig]]
+    loss: Mapping[str, type[LossConfig]]
+    sampler: Mapping[str, type[SamplerConfig]]
+    stage: Mapping[str, type[StageConfig]]
+    metric: Mapping[str, type[MetricConfig]]
+    tracker: Mapping[str, type[TrackerConfig]]
+    optimizer: Mapping[str, type[OptimizerConfig]]
+    schedule: Mapping[str, type[ScheduleConfig]]

@@ -1,0 +1,172 @@
+"""The parts of a model and of its training: what their configs build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from ..assemble import Experiment
+    from ..folder import StageFolder
+    from ..trackers import Trackers
+    from .descriptions import FieldSpec
+    from .values import Batch, Decoded, Example, Latent, PointSet, Progress, Queries
+
+
+class Encoder(Protocol):
+    """Points to tokens: `forward(points) -> Latent`. A torch module."""
+
+    def __call__(self, points: PointSet) -> Latent: ...
+
+
+class Operator(Protocol):
+    """One latent step: `forward(latent, condition) -> Latent`. A torch module."""
+
+    def __call__(self, latent: Latent, condition: Tensor) -> Latent: ...
+
+
+class Decoder(Protocol):
+    """Fields at any points: `forward(latent, queries) -> (B, Q, C)`, normalised. A torch module."""
+
+    def __call__(self, latent: Latent, queries: Queries) -> Tensor: ...
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """A decoder that can be fitted to fresh latents in closed form, before it is trained."""
+
+    def calibrate(self, examples: Sequence[Example]) -> None:
+        """Bring the decoder close to all examples; a channel that is in none of them is left as it is."""
+        ...
+
+
+class Sampler(Protocol):
+    """Draws query points. Returns indices (B, Q), distinct within a sample, or None for all points in their order.
+
+    `positions` is (B, N, D), `grid` its shape where it is one. The draw is a pure function of its arguments and of
+    the generator's state.
+    """
+
+    def __call__(
+        self, positions: Tensor, grid: tuple[int, ...] | None, progress: Progress, generator: torch.Generator
+    ) -> Tensor | None: ...
+
+
+@frozen
+class Needs:
+    """What a loss asks of the stage's forward pass, so that work shared between losses is done once.
+
+    `steps`: latent steps to take from E(u_t). `decodes`: the steps whose latents are decoded, 0 being E(u_t) itself.
+    `encodes`: the future frames t+k that are encoded without gradient. `dense`: decode at every point, whatever the
+    loss's sampler says. `share`: decode only for this share of the batch's samples, the first ones.
+    """
+
+    steps: int = 0
+    decodes: tuple[int, ...] = ()
+    encodes: tuple[int, ...] = ()
+    dense: bool = False
+    share: float = 1.0
+
+
+class ForwardPass(Protocol):
+    """One forward pass of a model over a batch, as a loss sees it. Everything is computed once and kept."""
+
+    @property
+    def batch(self) -> Batch: ...
+
+    @property
+    def progress(self) -> Progress: ...
+
+    def latent(self, step: int) -> Latent:
+        """A^step(E(u_t)), with gradient."""
+        ...
+
+    def encoded(self, step: int) -> Latent:
+        """E(u_{t+step}), without gradient."""
+        ...
+
+    def decoded(self, step: int) -> Decoded:
+        """The decoded latent of a step at the asking loss's own points."""
+        ...
+
+    def reencode(self, values: Tensor, step: int) -> Latent:
+        """E of decoded values (B, N, C) at all points, put in the place of the newest frame u_{t+step}.
+
+        With fewer samples than the batch has, the values are those of its first samples.
+        """
+        ...
+
+
+class Loss(Protocol):
+    """A scalar with gradient from one forward pass.
+
+    `reaches` names the modules ("encoder", "operator", "decoder") that its gradient must reach, which the evaluation
+    audits.
+    `horizon` is the number of future frames K that it needs in a batch, at most.
+    """
+
+    reaches: tuple[str, ...]
+    sampler: Sampler | None
+    horizon: int
+
+    def needs(self, progress: Progress) -> Needs | None:
+        """What the loss asks for now; None while it does not apply, as before a curriculum begins."""
+        ...
+
+    def __call__(self, forward: ForwardPass) -> Tensor: ...
+
+
+@runtime_checkable
+class ComparesLatents(Protocol):
+    """A loss that can say that it never looks at fields, so that with cached latents none are read for it."""
+
+    @property
+    def latents_only(self) -> bool: ...
+
+
+class Stage(Protocol):
+    """One stage of a run: reads what came before it, trains or measures, writes its own folder."""
+
+    def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
+        """Do the work and return what the run's summary shall hold of it."""
+        ...
+
+
+class Metric(Protocol):
+    """A number from predictions and truths in physical units, (S, frames, N, C) each."""
+
+    def __call__(self, prediction: Tensor, truth: Tensor, fields: FieldSpec) -> Tensor:
+        """The metric of every sample and frame, (S, frames), averaged over channels."""
+        ...
+
+
+class Tracker(Protocol):
+    """Where numbers and pictures of a run go. It may fail: the run warns once and goes on without it."""
+
+    def scalars(self, stage: str, step: int, values: Mapping[str, float]) -> None: ...
+
+    def figure(self, stage: str, step: int, name: str, figure: Figure) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Schedule(Protocol):
+    """Learning-rate factor over a stage."""
+
+    def factor(self, progress: Progress) -> float:
+        """What the base learning rate is multiplied with."""
+        ...
+
+    def observe(self, validation: float) -> None:
+        """Take note of a validation score (lower is better)."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
