@@ -122,3 +122,10 @@ def test_small_waves_travel_at_the_root_of_g_h() -> None:
     depth = (1.44 + wave)[None, None].expand(1, 4, cells).contiguous()
     after = advance(at_rest(depth), 1.0, 60, 5 / cells, WALLS)[0, 0, 0]
     torch.testing.assert_close(after - 1.44, wave * np.cos(1.2 * 2 * np.pi / 5), rtol=0, atol=1e-8)
+
+
+def test_dams_of_other_radii_differ_in_single_precision() -> None:
+    """Else two trajectories would have one initial condition."""
+    radii = np.linspace(0.3, 0.7, 400)
+    depths = {DamBreak(SMALL).dam(radius, 32).astype(np.float32).tobytes() for radius in radii}
+    assert len(depths) == len(radii)
