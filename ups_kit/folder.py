@@ -13,12 +13,12 @@ import fcntl
 import json
 import os
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from attrs import frozen
 
@@ -171,18 +171,15 @@ def _last_number(home: Path) -> int:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file whole: written beside, synced, renamed. A reader sees the old file or the new one."""
+    beside = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise StorageError(f"{path}: could not be written: {error.strerror}") from error
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
+        with beside.open("xb") as handle:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
-        Path(name).replace(path)
+        beside.replace(path)
     except OSError as error:
-        Path(name).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise StorageError(f"{path}: could not be written: {error.strerror}") from error
     sync_folder(path.parent)
 

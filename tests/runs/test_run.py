@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from ups_kit.assemble import assemble, check
 from ups_kit.bundle import load_bundle
 from ups_kit.errors import DataError, RecipeError, StorageError, UsageError
 from ups_kit.fit.settings import Budget
+from ups_kit.folder import write_text
 from ups_kit.interfaces import PointSet, Queries
 from ups_kit.run import RunResult, run
 from ups_plugins.upt.training.config import CodecStageConfig, OperatorStageConfig
@@ -230,3 +233,13 @@ def test_one_model_serves_another_resolution(finished: RunResult) -> None:
     points = PointSet(x[None, :, None], torch.sin(6.2832 * x)[None, :, None], grid=(128,))
     values = bundle.model.decode(bundle.model.encode(points), Queries(points.positions, (128,)))
     assert values.shape == (1, 128, 1)
+
+
+def test_what_is_written_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        write_text(tmp_path / "summary.json", "{}")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "summary.json").stat().st_mode) == 0o644
+    assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .tree import FileTree
 
 # Splits that are tried in turn where a layout's own do not fit: validation and test trajectories.
-SPLITS = ((10, 20), (4, 8), (2, 2), (1, 1))
+SPLITS = ((50, 100), (10, 20), (4, 8), (2, 2), (1, 1))  # validation and test, the usual ones first
 
 
 @frozen
@@ -103,17 +103,17 @@ def config_of(catalog: Catalog, use: str, table: Mapping[str, Any]) -> tuple[Any
 
 
 def _with_splits(catalog: Catalog, use: str, table: Mapping[str, Any], spec: FieldSpec) -> dict[str, Any]:
-    """The table with splits that the file has trajectories for, as near to the usual ones as can be."""
+    """The table with splits that leave as many trajectories to train on, the usual ones where they do."""
     from ..keys import keys_of
 
     given = dict(table)
     if not {"validation", "test"} <= set(keys_of(catalog["dataset"][use].config)):
         return given
-    tried: list[Mapping[str, int]] = [{}, *({"validation": v, "test": t} for v, t in SPLITS)]
-    for splits in tried:
-        config, problems = config_of(catalog, use, {**given, **splits})
+    for validation, test in SPLITS:
+        splits = {"validation": validation, "test": test}
+        config, problems = config_of(catalog, use, {**given, **splits, "train": validation + test})
         if config is not None and not problems and not list(check_problems(config, spec)):
-            return {**given, **splits}
+            return given if (validation, test) == SPLITS[0] else {**given, **splits}
     return given
 
 
