@@ -151,7 +151,8 @@ def _summary(experiment: Experiment, results: Mapping[str, Mapping[str, Any]]) -
     return summary
 
 
-EVALUATED = ("status", "metrics", "floors", "budget", "shuffle", "reach", "card")  # a stage's keys that a summary lifts
+# A stage's keys that a summary lifts.
+EVALUATED = ("status", "metrics", "floors", "budget", "shuffle", "reach", "card", "tasks")
 
 
 def _folder(recipe: Recipe, resume: bool) -> RunFolder:

@@ -239,7 +239,7 @@ def test_a_whole_run_of_two_tasks(recipe: Path, tmp_path: Path) -> None:
     names = {name for line in logged for name in (line.get("values") or line)}
     for task in ("burgers", "waves"):
         assert f"validation/{task}/score" in names
-    evaluated = result.summary["stages"]["evaluate"]["tasks"]
+    evaluated = result.summary["tasks"]
     assert list(evaluated) == ["burgers", "waves"]
     own = [task["metrics"]["latent_rollout"]["nrmse"] for task in evaluated.values()]
     assert result.summary["metrics"]["latent_rollout"]["nrmse"] == pytest.approx(sum(own) / 2)
