@@ -335,6 +335,38 @@ def test_d18_what_is_wrong_with_a_store(upskit: Upskit, tmp_path: Path) -> None:
     says(told.err, f"{path}/zarr.json: no such file, so the folder is no Zarr store")
 
 
+@pytest.mark.parametrize("damage", ["link", "FIFO", "empty", "no chunk"])
+@pytest.mark.parametrize("version", [2, 3])
+def test_f37_d18_files_of_a_store_that_are_none(upskit: Upskit, tmp_path: Path, damage: str, version: int) -> None:
+    """A chunk's file that leads to another file of the machine, never answers, or holds nothing: all commands say so,
+    and none takes it for values, or for fill values."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"S" * 64)
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=version)
+    sharded: dict[str, Any] = {"shards": (64,)} if version == 3 and damage in ("empty", "no chunk") else {}
+    compressors = None if damage == "link" else "auto"
+    array = root.create_array(
+        "u", shape=(64,), chunks=(32 if sharded else 64,), dtype="u1", compressors=compressors, **sharded
+    )
+    array[:] = 1
+    if damage == "no chunk":
+        zarr.open_array(tmp_path / "a.zarr" / "u", mode="r+", config={"write_empty_chunks": False})[:32] = 0
+    file = tmp_path / "a.zarr" / "u" / ("c/0" if version == 3 else "0")
+    if version == 2 and damage in ("empty", "no chunk"):
+        file.unlink()  # as of a chunk that is the fill value; version 2 has no shards
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage != "no chunk":
+        file.unlink()
+        file.symlink_to(secret) if damage == "link" else os.mkfifo(file)
+    for arguments in (["inspect"], ["stats"], ["convert", "--out", tmp_path / "b.npz"], ["validate"]):
+        told = upskit(arguments[0], tmp_path / "a.zarr", *arguments[1:])
+        assert told.code == 3, (arguments, told)
+        says(told.out + told.err, str(tmp_path / "a.zarr" / "u"))
+        assert "83" not in told.out  # the secret's bytes
+    assert not (tmp_path / "b.npz").exists()
+
+
 def test_a_flipped_bit_in_a_store_with_checksums_is_told(upskit: Upskit, tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, u=np.random.default_rng(0).random((3, 4, 8)))
@@ -391,6 +423,29 @@ def test_values_of_a_file_with_too_few_trajectories_for_splits(upskit: Upskit, t
     says(told.err, f"{path}: 1 problem", "'u': 4 values in 1 trajectories are NaN or infinite, the first at")
     says(told.err, "[sample 1, time 4, x 7]")
     assert upskit("validate", path, "--json").json["valid"] is False
+
+
+def test_a_file_needs_no_splits(upskit: Upskit, tmp_path: Path) -> None:
+    """Initial conditions that stand in it three times, as in files of several viscosities; too few for any split."""
+    starts = np.random.default_rng(0).normal(size=(7, 1, POINTS)).repeat(3, 0)
+    values = starts + np.random.default_rng(1).normal(size=(21, 6, POINTS)) * np.arange(6)[:, None]
+    path = burgers(tmp_path / "three.h5", tensor=values.astype(np.float32))
+    told = upskit("validate", path)
+    assert (told.code, told.err) == (0, "")
+    found = upskit("check", path, "--json")
+    assert (found.code, found.json["problems"]) == (0, [])
+    same = {(a, b) for a in range(21) for b in range(a + 1, 21) if a // 3 == b // 3}
+    assert {tuple(sorted(twin["ids"])) for twin in found.json["twins"] if twin["distance"] == 0} == same
+    made = tmp_path / "made.h5"
+    assert upskit("make", "burgers1d", "--out", made, "--set", "trajectories=2", "--set", "points=64").code == 0
+    (residual, _) = upskit("check", made, "--json").json["audits"]
+    assert (residual["number"], residual["trajectories"]) == ("residual", 2)
+    assert 0 < residual["worst"] < residual["below"]
+    with h5py.File(path, "r+") as opened:
+        opened["tensor"][...] = 1.5
+    told = upskit("validate", path)
+    assert told.code == 3
+    says(told.err, f"{path}: 'u': is 1.5 everywhere", "normalisation would divide by 0")
 
 
 def test_d12_d13_d14_splits_overlaps_shapes(
@@ -450,6 +505,19 @@ def test_stats_of_the_train_split_and_of_a_file(upskit: Upskit, file: Path, reci
     with h5py.File(file) as opened:
         assert upskit("stats", file, "--json").json["fields"]["tensor"]["max"] == opened["tensor"][()].max()
     assert cache_path(file).is_file()
+
+
+def test_stats_of_values_that_have_none(upskit: Upskit, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, nan=np.full(9, np.nan), large=np.array([1e300, -1e300, 5e299]))
+    told = upskit("stats", path)
+    assert told.code == 0
+    says(told.out, "9 not finite", "1e+300")
+    found = json.loads(
+        upskit("stats", path, "--json").out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON")
+    )
+    assert found["fields"]["nan"] == {"count": 0, "not_finite": 9}
+    assert found["fields"]["large"]["max"] == 1e300
 
 
 def test_d24_statistics_of_other_data(upskit: Upskit, file: Path) -> None:

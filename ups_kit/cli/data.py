@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .data_checks import check, stats, validate
+from .data_checks import check, plain_numbers, stats, validate
 from .data_encoding import encode
 from .data_making import convert, make
 
@@ -77,7 +77,7 @@ def inspect(file: Path, as_json: bool, seconds: float, memory: float) -> int:
             "notes": list(found.notes),
             "layouts": [_plain_layout(layout) for layout in layouts],
         }
-        click.echo(json.dumps(_finite(record), indent=1))
+        click.echo(json.dumps(plain_numbers(record), indent=1))
     else:
         click.echo("\n".join([*_inspection(file, found), *_layouts(layouts)]))
     return 3 if found.problems else 0
@@ -97,15 +97,6 @@ def _plain_layout(layout: Layout) -> dict[str, Any]:
         "problems": list(layout.problems),
         "toml": layout.toml,
     }
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: numbers that are not finite as text."""
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return str(value) if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
 
 
 def _inspection(file: Path, found: Inspection) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,15 @@ MEMORY = click.option(
     "--memory", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="Memory of the reader, in GiB."
 )
 DATA_EXIT = 3
+
+
+def plain_numbers(value: Any) -> Any:
+    """JSON has no NaN: numbers that are not finite as text."""
+    if isinstance(value, Mapping):
+        return {key: plain_numbers(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_numbers(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @click.command()
@@ -107,7 +117,7 @@ def stats(target: Path, settings: Sequence[str], as_json: bool, seconds: float, 
     with _following(as_json) as report:
         found, kept = statistics_of_target(which, recompute, seconds, int(memory * GIB), report)
     if as_json:
-        click.echo(json.dumps({"target": str(target), "kept": kept, **found}, indent=1))
+        click.echo(json.dumps(plain_numbers({"target": str(target), "kept": kept, **found}), indent=1))
         return 0
     click.echo("\n".join(_statistics(target, found, kept)))
     return 0
@@ -121,8 +131,10 @@ def _statistics(target: Path, found: Mapping[str, Any], kept: bool) -> Iterator[
     rows = [["FIELD", "VALUES", *(name.upper() for name in names), *(f"{float(q):.0%}" for q in shown), ""]]
     for name, each in found["fields"].items():
         bad = f"{each['not_finite']:,} not finite" if each["not_finite"] else ""
-        numbers = [f"{each[key]:.6g}" for key in names] + [f"{each['quantiles'][q]:.4g}" for q in shown]
-        rows.append([name, f"{each['count']:,}", *(numbers if each["count"] else [""] * len(numbers)), bad])
+        numbers = [""] * (len(names) + len(shown))
+        if each["count"]:
+            numbers = [f"{each[key]:.6g}" for key in names] + [f"{each['quantiles'][q]:.4g}" for q in shown]
+        rows.append([name, f"{each['count']:,}", *numbers, bad])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -149,7 +161,7 @@ def check(target: Path, settings: Sequence[str], as_json: bool, seconds: float, 
         found = in_child("leaks", which, seconds, int(memory * GIB), report)
     problems = found["problems"]
     if as_json:
-        click.echo(json.dumps({"target": str(target), "sound": not problems, **found}))
+        click.echo(json.dumps(plain_numbers({"target": str(target), "sound": not problems, **found})))
     else:
         click.echo("\n".join(_checked(target, found)))
         if problems:

@@ -85,7 +85,7 @@ class _File:
     __slots__ = ("facts", "number")
 
     def __init__(self, path: str, flags: int = 0) -> None:
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)  # a FIFO is not waited for
         self.facts = _facts(os.fstat(self.number))
 
     def __del__(self) -> None:
@@ -165,6 +165,9 @@ class LocalBytes:
     def _opened(self, key: str) -> _File:
         """A file of the store, the same as when it was opened before."""
         file = self._within(key)
+        mode = os.fstat(file.number).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise DataError(f"{self.folder / key}: is no regular file; expected a file of a Zarr store")
         if len(self._seen) < SEEN_FILES and self._seen.setdefault(key, file.facts) != file.facts:
             self._check_file(key, self._seen[key])
         return file

@@ -20,17 +20,16 @@ from ..addresses import url_of
 from ..errors import DataError, UpsKitError
 from .guard import Sign, guarded
 from .sample import GivesSamples, Sample
+from .whole_files import pairs_of, samples_of, sketch, twins_of
 
 if TYPE_CHECKING:
-    from ..interfaces import AuditsPhysics, Dataset
+    from ..interfaces import AuditsPhysics, Dataset, OpensGrids
     from ..plugins import Catalog
 
 SAMPLES = 8  # of each split that are made and checked one by one
 AUDITED = 16  # trajectories that are held against their equation
 WINDOWS = 16  # initial conditions that are read at a time
-PROJECTIONS = 32  # numbers that stand for an initial condition where near ones are looked for
 SPLITS = ("dataset.train:", "dataset.validation:", "dataset.test:")
-NEAR = 1e-3  # of its size: initial conditions nearer than this are told of
 SHOWN = 5
 
 
@@ -164,14 +163,17 @@ def validate_task(sign: Sign, path: str, **recipe: Any) -> dict[str, Any]:
         return {"problems": [str(error)]}
     facts: dict[str, Any] = {"use": chosen.use, "fields": in_words(spec), "files": [str(f) for f in chosen.files]}
     problems = check_problems(chosen.config, spec)
+    alone = {**facts, "splits": {}, "samples_checked": 0}
     if recipe["dataset"] is None and problems and all(problem.startswith(SPLITS) for problem in problems):
         # one file of several has few trajectories: its values are looked at without splits
-        return {**facts, "splits": {}, "samples_checked": 0, **_values_alone(chosen, Path(path), sign)}
+        return {**alone, **_values_alone(chosen, Path(path), sign)}
     missing = _to_be_made(chosen)
     if missing or problems:
         facts["to_be_made"] = [str(path) for path in missing]
         return {**facts, "problems": problems}
-    dataset, problems = _built(chosen, sign)
+    dataset, problems, no_splits = _built(chosen, sign)
+    if recipe["dataset"] is None and no_splits:  # too few initial conditions: nobody asked for these splits
+        return {**alone, **_values_alone(chosen, Path(path), sign)}
     if dataset is not None:
         facts["splits"] = {split: len(ids) for split, ids in dataset.splits.ids.items()}
         checked, more = _check_samples(dataset, sign)
@@ -181,22 +183,26 @@ def validate_task(sign: Sign, path: str, **recipe: Any) -> dict[str, Any]:
 
 
 def _values_alone(chosen: Chosen, path: Path, sign: Sign) -> dict[str, Any]:
-    """Whether all values of a file are finite, where its dataset opens files one by one."""
+    """What is wrong with the values of a file, where its dataset opens files one by one."""
     from ..interfaces import OpensGrids
-    from .gridded import not_finite
+    from .gridded import unfit_values
 
     if not isinstance(chosen.config, OpensGrids):
         return {"values_looked_at": 0, "problems": []}
     try:
-        looked, problems = not_finite(sign, chosen.config.open_grid(path), str(path))
+        looked, problems = unfit_values(sign, chosen.config.open_grid(path), str(path))
     except DataError as error:
         return {"values_looked_at": 0, "problems": [str(error)]}
     return {"values_looked_at": looked, "problems": problems}
 
 
-def _built(chosen: Chosen, sign: Sign) -> tuple[Dataset | None, list[str]]:
-    """The dataset, read through; where bad samples stop it, also what would be wrong without them."""
+def _built(chosen: Chosen, sign: Sign) -> tuple[Dataset | None, list[str], bool]:
+    """The dataset, read through; where bad samples stop it, also what would be wrong without them.
+
+    And whether it is the splits that its trajectories, or those that are left, are too few for.
+    """
     problems: list[str] = []
+    no_splits = False
     configs = [chosen.config]
     if getattr(chosen.config, "drop_bad_samples", None) is False:
         configs.append(attrs.evolve(chosen.config, drop_bad_samples=True))
@@ -205,10 +211,11 @@ def _built(chosen: Chosen, sign: Sign) -> tuple[Dataset | None, list[str]]:
         try:
             dataset: Dataset = config.build(chosen.seed)
         except DataError as error:
+            no_splits = no_splits or error.key in ("train", "validation", "test")
             problems += [str(error)] if str(error) not in problems else []
         else:
-            return dataset, problems
-    return None, problems
+            return dataset, problems, False
+    return None, problems, no_splits
 
 
 def _check_samples(dataset: Dataset, sign: Sign) -> tuple[int, list[str]]:
@@ -289,26 +296,43 @@ def _refuse_missing(chosen: Chosen) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 def leaks_task(sign: Sign, path: str, **recipe: Any) -> dict[str, Any]:
     """Initial conditions that stand twice, or nearly, in a recipe's splits or in a file; and the equation's numbers."""
+    from ..interfaces import OpensGrids
+
     chosen = choose(sign, path, **recipe)
     _refuse_missing(chosen)
     sign("values")
-    problems: list[str] = []
-    try:
-        dataset = chosen.config.build(chosen.seed)
-    except DataError as error:
-        problems.append(str(error))
-        twins: list[dict[str, Any]] = []
+    if recipe["dataset"] is None and isinstance(chosen.config, OpensGrids):
+        twins, problems = _whole(chosen.config, Path(path), sign)
     else:
-        twins = [twin for part in _parts(dataset).values() for twin in _twins(part, sign)]
-        crossing = [twin for twin in twins if twin["splits"][0] != twin["splits"][1]]
-        if crossing and recipe["dataset"] is not None:
-            problems.append(_told(crossing))
+        twins, problems = _across(chosen, sign, told=recipe["dataset"] is not None)
     audits, failed = [], []
     for file in (each for each in chosen.files if each.exists()):
         found, bad = _audited(chosen.catalog, file, sign)
         audits += found
         failed += bad
     return {"twins": twins, "audits": audits, "problems": [*problems, *failed]}
+
+
+def _whole(config: OpensGrids, path: Path, sign: Sign) -> tuple[list[dict[str, Any]], list[str]]:
+    """Twins within a file, whose trajectories need not be enough for splits, and what is wrong with its values."""
+    from .gridded import unfit_values
+
+    try:
+        grid = config.open_grid(path)
+        return twins_of(grid, sign), unfit_values(sign, grid, str(path))[1]
+    except DataError as error:
+        return [], [str(error)]
+
+
+def _across(chosen: Chosen, sign: Sign, told: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    """Twins in a dataset's splits; `told`: those in different splits are a problem."""
+    try:
+        dataset = chosen.config.build(chosen.seed)
+    except DataError as error:
+        return [], [str(error)]
+    twins = [twin for part in _parts(dataset).values() for twin in _twins(part, sign)]
+    crossing = [twin for twin in twins if twin["splits"][0] != twin["splits"][1]]
+    return twins, [_told(crossing)] if crossing and told else []
 
 
 def _told(crossing: Sequence[Mapping[str, Any]]) -> str:
@@ -324,9 +348,7 @@ def _told(crossing: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _twins(dataset: Any, sign: Sign) -> list[dict[str, Any]]:
-    """Pairs of trajectories whose inputs are equal, or nearer than `NEAR` of their size."""
-    from scipy.spatial import cKDTree
-
+    """Pairs of trajectories of a dataset's splits whose inputs are equal or near."""
     splits: list[str] = []
     ids: list[int] = []
     sketches: list[NDArray[np.float64]] = []
@@ -336,30 +358,10 @@ def _twins(dataset: Any, sign: Sign) -> list[dict[str, Any]]:
             sign(f"{split} initial condition {start}")
             numbers = np.arange(start, min(start + WINDOWS, len(members)), dtype=np.int64)
             inputs = dataset.batch(split, numbers * per_member, 1).inputs.values.numpy()
-            sketches.append(_sketch(inputs.reshape(len(numbers), -1)))
+            sketches.append(sketch(inputs.reshape(len(numbers), -1)))
             ids += [int(members[number]) for number in numbers]
             splits += [split] * len(numbers)
-    if len(ids) < 2:
-        return []
-    points = np.concatenate(sketches)
-    size = float(np.sqrt(np.mean(np.square(points).sum(1))))
-    pairs = cKDTree(points).query_pairs(max(NEAR * size, 1e-300), output_type="ndarray")
-    distances = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1) / max(size, 1e-300)
-    return [
-        {"ids": [ids[a], ids[b]], "splits": [splits[a], splits[b]], "distance": float(distance)}
-        for (a, b), distance in zip(pairs.tolist(), distances, strict=True)
-    ]
-
-
-def _sketch(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Random projections (B, PROJECTIONS) of values (B, n): distances are kept to a fifth or so."""
-    result = np.zeros((len(values), PROJECTIONS))
-    step = 2**16
-    for start in range(0, values.shape[1], step):
-        block = values[:, start : start + step].astype(np.float64)
-        generator = np.random.default_rng([7, start])
-        result += block @ generator.standard_normal((block.shape[1], PROJECTIONS))
-    return np.asarray(result / np.sqrt(PROJECTIONS))
+    return pairs_of(ids, splits, np.concatenate(sketches)) if sketches else []
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -367,6 +369,7 @@ def _sketch(values: NDArray[np.float32]) -> NDArray[np.float64]:
 # ---------------------------------------------------------------------------------------------------------------------
 def _audited(catalog: Catalog, file: Path, sign: Sign) -> tuple[list[dict[str, Any]], list[str]]:
     """The numbers of the equation that a file's simulator solves, against what they stay below in sound data."""
+    from ..interfaces import OpensGrids
     from .headers import read_tree
 
     made = made_by(read_tree(file, sign).attributes.get("", {}), catalog)
@@ -375,8 +378,12 @@ def _audited(catalog: Catalog, file: Path, sign: Sign) -> tuple[list[dict[str, A
     name, simulator = made
     chosen = choose(sign, str(file))
     try:
-        dataset: Any = chosen.config.build(0)
-        samples = [each.sample(split, number) for each, split, number in _spread(dataset, AUDITED // 3 + 1)][:AUDITED]
+        if isinstance(chosen.config, OpensGrids):
+            samples = samples_of(chosen.config.open_grid(file), file, AUDITED)
+        else:
+            dataset = chosen.config.build(0)
+            spread = _spread(dataset, AUDITED // 3 + 1)
+            samples = [each.sample(split, number) for each, split, number in spread][:AUDITED]
         sign(f"the equation of {name}")
         numbers = audit(simulator, samples)
     except DataError as error:

@@ -137,15 +137,19 @@ def _every(sign: Sign, header: GridHeader) -> Iterator[Part]:
         yield from _parts(sign, header, "statics", field)
 
 
-def not_finite(sign: Sign, grid: GridFile, where: str) -> tuple[int, list[str]]:
-    """How many values a file holds, and of each field with a NaN or an infinity how many there are, and the first."""
+def unfit_values(sign: Sign, grid: GridFile, where: str) -> tuple[int, list[str]]:
+    """How many values a file holds, and what is wrong with them: NaN and infinities of each field, how many and the
+    first; fields to predict that are the same everywhere."""
     looked, problems = 0, []
     for kind, field in _fields(grid.header):
         bad, trajectories, first = 0, set(), ""
+        low, high = math.inf, -math.inf
         for part in _parts(sign, grid.header, kind, field):
             values = part.of(grid)
             looked += values.size
             finite = np.isfinite(values)
+            low = float(np.min(values, where=finite, initial=low))
+            high = float(np.max(values, where=finite, initial=high))
             if finite.all():
                 continue
             places = np.argwhere(~finite)
@@ -161,6 +165,11 @@ def not_finite(sign: Sign, grid: GridFile, where: str) -> tuple[int, list[str]]:
             problems.append(
                 f"{where}: '{field.name}': {bad:,} values in {len(trajectories):,} trajectories are NaN or infinite, "
                 f"the first at [{first}]; dataset.drop_bad_samples = true leaves these trajectories out"
+            )
+        if kind == "fields" and low == high:
+            problems.append(
+                f"{where}: '{field.name}': is {low:g} everywhere; expected values that differ: normalisation would "
+                "divide by 0"
             )
     return looked, problems
 

@@ -8,15 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 from attrs import frozen
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from .guard import MEMORY, SECONDS, Sign, guarded
 from .tree import ArrayInfo, FileTree
+
+if TYPE_CHECKING:
+    from .zarr_store import ZarrArray
 
 SAMPLED_VALUES = 2**22  # of one array, where it is larger
 SAMPLED_BYTES = 2**29  # of a file
@@ -113,9 +117,13 @@ def inspect_task(sign: Sign, path: str, whole: bool, seconds: float) -> dict[str
                 sign(name)
                 try:
                     check_chunk(name, info)
-                    values[name] = attrs.asdict(look(arrays[name], info, budget, lambda: sign(name)))  # noqa: B023
                 except DataError as error:
                     problems.append(str(error))
+                    continue
+                try:
+                    values[name] = attrs.asdict(look(arrays[name], info, budget, lambda: sign(name)))  # noqa: B023
+                except DataError as error:
+                    problems.append(f"array '{name}' cannot be read: {error}")
                 except (ArithmeticError, OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
                     problems.append(f"array '{name}' cannot be read ({str(error)[:200]}); download or make it again")
     elif readable:
@@ -150,11 +158,7 @@ class opened_arrays:  # noqa: N801 - a context manager, named as one
             self._file = h5py.File(path, "r", rdcc_nbytes=0)
             return self._file
         if self._tree.format == "zarr":
-            import zarr
-
-            if "." in self._tree.arrays:
-                return {".": zarr.open_array(str(path), mode="r")}
-            return zarr.open_group(str(path), mode="r", use_consolidated=False)
+            return _store_arrays(path)
         if self._tree.format == "npy":
             return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False)}
         self._file = np.load(path, allow_pickle=False)
@@ -163,6 +167,46 @@ class opened_arrays:  # noqa: N801 - a context manager, named as one
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _store_arrays(path: Path) -> Any:
+    """A store's arrays by name. Version 3 is read as training reads it: links out of the store are not followed, and
+    what is missing is no fill value; of version 2 the headers' reader has looked at the files."""
+    from .zarr_store import DOCUMENT
+
+    if (path / DOCUMENT).is_file():
+        return _StoredArrays(path)
+    import zarr
+
+    if (path / ".zarray").is_file():
+        return {".": zarr.open_array(str(path), mode="r")}
+    return zarr.open_group(str(path), mode="r", use_consolidated=False)
+
+
+@frozen
+class _StoredArrays:
+    """The arrays of a Zarr store of version 3."""
+
+    path: Path
+
+    def __getitem__(self, name: str) -> _StoredArray:
+        from .byte_stores import byte_store
+        from .zarr_store import ZarrStore
+
+        return _StoredArray(ZarrStore(byte_store(self.path)).array("" if name == "." else name))
+
+
+@frozen
+class _StoredArray:
+    """One of them, to be read by slices along its first axes."""
+
+    array: ZarrArray
+
+    def __getitem__(self, where: Any) -> NDArray[Any]:
+        cuts = (where if isinstance(where, tuple) else (where,)) if where is not Ellipsis else ()
+        shape = self.array.metadata.shape
+        given = [cut.indices(size)[:2] for cut, size in zip(cuts, shape, strict=False)]
+        return self.array.box([*given, *((0, size) for size in shape[len(given) :])])
 
 
 def look(array: Any, info: ArrayInfo, budget: int | None, alive: Callable[[], None] = lambda: None) -> Values:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,8 @@ def _walk_v2(store: _Store, sign: Sign) -> None:
 def _array_v2(store: _Store, name: str, where: Path, header: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
     try:
         shape, chunks, dtype = _sizes(header["shape"]), _sizes(header["chunks"]), np.dtype(header["dtype"])
+        if len(chunks) != len(shape) or 0 in chunks:
+            raise ValueError(f"chunks {list(chunks)} for a shape {list(shape)}")
         codecs = [codec["id"] for codec in (*(header.get("filters") or ()), header.get("compressor")) if codec]
     except (KeyError, TypeError, ValueError) as error:
         store.problems.append(f"{where}: is no header of an array ({error}); restore it, or make the store again")
@@ -273,6 +276,22 @@ def _array_v2(store: _Store, name: str, where: Path, header: Mapping[str, Any], 
             f"{where}: array '{name}' uses {what}, which may run code when it is read; refused "
             f"(known filters: {', '.join(V2_CODECS)})"
         )
+    _stored_v2(store, name, where.parent, math.prod(-(-size // step) for size, step in zip(shape, chunks, strict=True)))
     kind = "object" if dtype.hasobject else dtype.str
     found = _attributes({"attributes": attributes})
     store.arrays[name] = ArrayInfo(shape, kind, chunks, None, tuple(map(str, codecs)), "", found)
+
+
+def _stored_v2(store: _Store, name: str, folder: Path, expected: int) -> None:
+    """Tell of chunks that are missing, and of those that are links or devices: Zarr's own reader would follow them."""
+    there = 0
+    for base, _, names in os.walk(folder):
+        for each in (Path(base) / file for file in names if not file.startswith(".")):
+            there += 1
+            if not stat.S_ISREG(each.lstat().st_mode):
+                store.problems.append(f"{each}: is no regular file; links are not followed, put the file itself there")
+    if there < expected:
+        store.problems.append(
+            f"array '{name}': {expected - there:,} of {expected:,} chunks are missing in {folder}; they would read as "
+            "the fill value; restore them, or make the store again"
+        )

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -233,18 +234,24 @@ class ZarrArray:
 
     def values(self) -> NDArray[Any]:
         """A small array whole, in its own type. Raises DataError for a large one."""
-        self.place.check_unchanged()
         meta = self.metadata
         if math.prod(meta.shape) > SMALL:
             raise DataError(f"{meta.where}: expected at most {SMALL:,} values, got the shape {list(meta.shape)}")
-        result = np.empty(meta.shape, meta.dtype)
-        counts = [-(-size // part) for size, part in zip(meta.shape, meta.chunk)]
-        for numbers in np.ndindex(*counts):
-            box = tuple(
-                slice(n * part, min((n + 1) * part, size)) for n, part, size in zip(numbers, meta.chunk, meta.shape)
-            )
-            chunk = self._load(numbers)
-            result[box] = chunk[tuple(slice(0, s.stop - s.start) for s in box)]
+        return self.box([(0, size) for size in meta.shape])
+
+    def box(self, ends: Sequence[tuple[int, int]]) -> NDArray[Any]:
+        """The values between two places along each of the array's own axes, in its own type."""
+        self.place.check_unchanged()
+        parts = self.metadata.chunk
+        result = np.empty([stop - start for start, stop in ends], self.metadata.dtype)
+        touched = [range(start // part, -(-stop // part)) for (start, stop), part in zip(ends, parts, strict=True)]
+        for numbers in product(*touched):
+            there, here = [], []
+            for (start, stop), part, number in zip(ends, parts, numbers, strict=True):
+                low, high = max(start, number * part), min(stop, (number + 1) * part)
+                there.append(slice(low - start, high - start))
+                here.append(slice(low - number * part, high - number * part))
+            result[tuple(there)] = self._load(numbers)[tuple(here)]
         return result
 
     # -- chunks --
