@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable
 from itertools import pairwise
@@ -695,6 +697,10 @@ def test_converted_arrays_can_be_trained_on(upskit: Upskit, tmp_path: Path) -> N
         (["--axes", "b,t,x", "--dt", "1", "--parameters", "nu=mu"], 3, ["array 'mu' of --parameters nu is not there"]),
         (["--axes", "b,t,x", "--dt", "1", "--domain", "1:0"], 2, ["expected LOW:HIGH"]),
         (["--dt", "1"], 2, ["go with --axes"]),
+        (["--axes", "b,t,x", "--dt", "inf"], 2, ["--dt inf: expected a finite number"]),
+        (["--axes", "b,t,x", "--dt", "1", "--parameters", "a=1", "--parameters", "a=2"], 2, ["'a' is given twice"]),
+        (["--axes", "b,t,x", "--dt", "1", "--names", "../u"], 3, ["no array can be called '../u'", "--names"]),
+        (["--axes", "b,t,x", "--dt", "1", "--parameters", "..=1"], 3, ["no array can be called '..'", "--parameters"]),
         (["--axes", "b,t,x", "--as-is"], 2, ["--as-is that they stay what they are"]),
     ],
 )
@@ -707,6 +713,63 @@ def test_options_of_convert_that_do_not_fit(
     assert told.code == code, told
     says(told.err, *parts)
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_no_array_takes_the_place_of_another(upskit: Upskit, tmp_path: Path) -> None:
+    """Of two fields with one name, or a field that is called as its coordinates, one would be lost without a word."""
+    values = np.random.default_rng(0).normal(size=(3, 4, 8, 2))
+    np.savez(tmp_path / "a.npz", u=values)
+    np.savez(tmp_path / "b.npz", **{"one/u": values, "two/u": values + 1})
+    for source, ending, names, parts in [
+        ("a", "zarr", "u,u", ["two fields would be called 'u'", "--names"]),
+        ("b", "zarr", None, ["two fields would be called 'u' (u, u, of one/u, two/u)", "--names"]),
+        ("a", "npz", "x,v", ["two arrays would be called 'x'"]),
+        ("a", "npz", "time,v", ["two arrays would be called 'time'"]),
+        ("a", "npz", "nu,v", ["two arrays would be called 'nu'", "--parameters"]),
+        ("a", "h5", "t-coordinate,v", ["two arrays would be called 't-coordinate'"]),
+        ("a", "h5", "nu,v", ["two arrays would be called 'nu'"]),
+    ]:
+        keys = ["--axes", "b,t,x,c", "--dt", 1, "--parameters", "nu=1", *(("--names", names) if names else ())]
+        told = upskit("convert", tmp_path / f"{source}.npz", "--out", tmp_path / f"c.{ending}", *keys)
+        assert told.code == 3, (names, told)
+        says(told.err, str(tmp_path / f"{source}.npz"), *parts)
+    np.savez(tmp_path / "d.npz", **{"../../u": values})
+    for ending in ("zarr", "h5", "npz"):
+        told = upskit("convert", tmp_path / "d.npz", "--out", tmp_path / f"c.{ending}")
+        assert told.code == 3
+        says(told.err, "array '../../u': expected a name without empty parts")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "b.npz", "d.npz"]
+
+
+@pytest.mark.parametrize("ending", ["zarr", "h5", "npz"])
+def test_a_place_that_takes_no_files(upskit: Upskit, tmp_path: Path, file: Path, ending: str) -> None:
+    """/proc, also for who may write anywhere: it is the target that is told of, with its own exit code."""
+    told = upskit("convert", file, "--out", f"/proc/b.{ending}")
+    assert told.code == 6
+    says(told.err, f"/proc/b.{ending}: could not be written", "choose another --out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_conversion_that_is_ended_leaves_nothing_for_good(upskit: Upskit, tmp_path: Path, number: int) -> None:
+    source, out = tmp_path / "a.npy", tmp_path / "b.zarr"
+    np.save(source, np.random.default_rng(0).random((300, 40, 256)))
+    keys = [source, "--out", out, "--axes", "b,t,x", "--dt", 1]
+    started = subprocess.Popen([sys.executable, "-m", "ups_kit", "data", "convert", *map(str, keys)])
+    try:
+        while not any(path.name.startswith("..b.zarr") for path in tmp_path.iterdir()):
+            assert started.poll() is None
+            time.sleep(0.005)
+        held = upskit("convert", *keys)
+        started.send_signal(number)
+        assert started.wait() in (143, -signal.SIGKILL)
+    finally:
+        started.kill()
+    assert held.code == 6
+    says(held.err, f"{out}: is being written by another process")
+    if number == signal.SIGTERM:
+        assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+    assert upskit("convert", *keys).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.zarr"]
 
 
 def test_convert_overwrites_nothing(upskit: Upskit, tmp_path: Path, file: Path) -> None:

@@ -152,3 +152,30 @@ def test_300_corrupted_files(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_1000_more_corrupted_files(tmp_path: Path) -> None:
     check([each for first in (300, 800) for each in outcomes(tmp_path, first, 500, 3.0)], 1000)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends children with their parent on Linux alone")
+def test_a_reader_ends_with_who_asked(tmp_path: Path) -> None:
+    """Also one that is in a loop, when its parent is killed: nobody else would ever stop it."""
+    path = tmp_path / "a.h5"
+    path.write_bytes(corruption_harness.corrupted(corruption_harness.templates(tmp_path)[ENDLESS % 4], ENDLESS))
+    code = "import sys\nfrom pathlib import Path\nfrom ups_kit.data.inspection import inspect_file\n"
+    code += "inspect_file(Path(sys.argv[1]), 60, whole=True)"
+    parent = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    try:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        while not (found := children.read_text().split()):
+            assert parent.poll() is None
+            time.sleep(0.01)
+        command = Path(f"/proc/{found[0]}/cmdline")
+        while b"guard" not in command.read_bytes():
+            time.sleep(0.01)
+        time.sleep(1.0)
+        assert parent.poll() is None
+    finally:
+        parent.kill()
+        parent.wait()
+    ended = time.monotonic() + 10
+    while command.exists() and command.read_bytes() and time.monotonic() < ended:
+        time.sleep(0.02)
+    assert not command.exists() or not command.read_bytes()  # gone, or waiting to be collected

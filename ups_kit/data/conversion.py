@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import math
 import os
+import re
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any, Literal
+from types import FrameType
+from typing import Any, Literal, NoReturn
 
 import attrs
 import numpy as np
@@ -27,6 +34,7 @@ ENDINGS: Mapping[str, Literal["hdf5", "zarr", "npz"]] = {
     ".npz": "npz",
 }
 AXES = ("b", "t", "x", "y", "z", "c")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SPARE_BYTES = 2**20  # of the disk, beyond the values
 CHUNK_BYTES = 2**20  # of copied arrays in a store
 SHARD_CHUNKS = 64
@@ -73,8 +81,12 @@ def plain_options(
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
             raise UsageError(f"--parameters {text}: expected NAME=NUMBER or NAME=ARRAY, for example nu=0.01")
+        if name.strip() in given:
+            raise UsageError(f"--parameters {text}: '{name.strip()}' is given twice")
         number = _number(value)
         given[name.strip()] = value.strip() if number is None else number
+    if dt is not None and not math.isfinite(dt):
+        raise UsageError(f"--dt {dt}: expected a finite number")
     ends: list[tuple[float, float]] = []
     for text in domain or ():
         low, _, high = text.partition(":")
@@ -139,16 +151,75 @@ def convert_file(
         "as_is": as_is,
     }
     try:
-        done: dict[str, Any] = guarded("convert", source.absolute(), request, SECONDS * 3, memory, streaming=True)
-        _refuse_existing(out)
-        aside.rename(out)
-        sync_folder(out.parent)
+        with _cleaning_up(), _alone(out), _nothing_left(out):
+            _refuse_existing(out)
+            aside.touch()  # what cannot be written here is told before anything is read
+            aside.unlink()
+            done: dict[str, Any] = guarded("convert", source.absolute(), request, SECONDS * 3, memory, streaming=True)
+            _refuse_existing(out)
+            aside.rename(out)
+            sync_folder(out.parent)
     except OSError as error:
         raise StorageError(f"{out}: could not be written: {error.strerror or error}; choose another --out") from error
-    finally:
-        for rest in (aside, *out.parent.glob(f".{escape(aside.name)}*")):  # a store is itself written aside
-            shutil.rmtree(rest, ignore_errors=True) if rest.is_dir() else rest.unlink(missing_ok=True)
     return done
+
+
+@contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """A process that is told to end does so by way of its cleaning up: what is written aside may be large."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold `out` for writing. Raises StorageError where another process does."""
+    path = out.with_name(f".{out.name}.lock")
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle.fileno()).st_ino != path.stat().st_ino:  # its last holder has removed it meanwhile
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise StorageError(
+                f"{out}: is being written by another process; wait for it, or choose another --out"
+            ) from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Remove what was written aside, at the end, and before what a process that was killed has left."""
+
+    def remove() -> None:
+        name = escape(out.name)
+        # a store is itself written aside
+        for rest in (
+            *out.parent.glob(f".{name}.*.part{out.suffix}"),
+            *out.parent.glob(f"..{name}.*.part{out.suffix}.*"),
+        ):
+            with suppress(OSError):
+                shutil.rmtree(rest) if rest.is_dir() and not rest.is_symlink() else rest.unlink()
+
+    remove()
+    try:
+        yield
+    finally:
+        remove()
 
 
 def _refuse_existing(out: Path) -> None:
@@ -167,7 +238,26 @@ def convert_task(
     plain: Mapping[str, Any] | None,
     as_is: bool = True,
 ) -> dict[str, Any]:
-    """Write `aside` from `source`, read it again and compare."""
+    """Write `aside` from `source`, read it again and compare. Raises StorageError where it cannot be written."""
+    try:
+        return _converted(sign, source, aside, kind, plain, as_is)
+    except (OSError, RuntimeError) as error:  # HDF5 closes a file that it could not write with a RuntimeError
+        words = str(error)
+        if aside not in words and getattr(error, "errno", None) not in FULL:
+            raise
+        said = re.search(r"error message = '([^']*)'", words)
+        reason = said[1] if said else getattr(error, "strerror", None) or words
+        raise StorageError(f"{Path(aside).parent}: cannot be written to: {reason}; choose another --out") from error
+
+
+def _converted(
+    sign: Sign,
+    source: str,
+    aside: str,
+    kind: Literal["hdf5", "zarr", "npz"],
+    plain: Mapping[str, Any] | None,
+    as_is: bool,
+) -> dict[str, Any]:
     from .headers import read_headers
 
     found = read_headers(Path(source), sign)
@@ -222,6 +312,11 @@ def _copy(sign: Sign, tree: FileTree, aside: Path, kind: str) -> dict[str, Any]:
     ]
     if not taken:
         raise DataError(f"{tree.path}: there is no array of numbers in it; expected at least one")
+    for name in taken:
+        if name != "." and any(part in ("", ".", "..") for part in name.split("/")):
+            raise DataError(
+                f"{tree.path}: array {name!r}: expected a name without empty parts, '.' and '..'; rename it"
+            )
     if kind == "npz" and any(tree.attributes.values()):
         notes.append("an .npz file has no attributes: those of the source are left out")
     check_space(aside, sum(_bytes(info) for info in taken.values()))

@@ -79,6 +79,7 @@ def convert_plain(sign: Sign, tree: FileTree, aside: Path, kind: str, plain: Pla
     with opened_arrays(tree) as source:
         cached: Any = _Whole(source) if tree.format == "npz" else source
         seen = _seen(tree, cached, plain)
+        _check_names(seen, kind)
         values = math.prod(seen.shape) * sum(_count(tree, plain, field) for field in seen.fields.values())
         check_space(aside, values * np.dtype(seen.dtype).itemsize)
         {"zarr": _write_store, "hdf5": _write_hdf5, "npz": _write_npz}[kind](sign, seen, cached, aside)
@@ -174,6 +175,12 @@ def _fields(tree: FileTree, arrays: Sequence[str], plain: Plain) -> dict[str, Ch
     every = slice(None)
     channels = tree.arrays[arrays[0]].shape[plain.axes.index("c")] if "c" in plain.axes else 1
     names = plain.names or tuple(_default_name(tree, name) for name in arrays)
+    twice = _twice(names)
+    if twice is not None:
+        raise DataError(
+            f"{tree.path}: two fields would be called '{twice}' ({', '.join(names)}, of {', '.join(arrays)}); "
+            "give each a name of its own in --names"
+        )
     if len(names) == len(arrays):
         return {name: Channels(array, every) for name, array in zip(names, arrays, strict=True)}
     if len(arrays) == 1 and len(names) == channels:
@@ -223,6 +230,28 @@ def _parameters(
             raise DataError(f"{tree.path}: array '{value}' of --parameters {name} {shape}{near}; expected [{samples}]")
         found[name] = np.asarray(source[value][...], np.float64)
     return found
+
+
+def _check_names(seen: Trajectories, kind: str) -> None:
+    """Names of fields and parameters are such that a file can hold them, and each array has its own."""
+    for name in (*seen.fields, *seen.parameters):
+        if not name.strip(".") or set(name) & set("/\\\0") or not name.isprintable():
+            raise DataError(
+                f"{seen.tree.path}: no array can be called {name!r}; expected a name without / and \\ in --names and "
+                "--parameters"
+            )
+    fields = [_hdf5_name(seen, name) if kind == "hdf5" else name for name in seen.fields]
+    coordinates = [*seen.axes, "time"] if kind == "npz" else [f"{axis}-coordinate" for axis in (*seen.axes, "t")]
+    twice = _twice([*fields, *seen.parameters, *coordinates])
+    if twice is not None and kind != "zarr":  # a store has a group for each
+        raise DataError(
+            f"{seen.tree.path}: two arrays would be called '{twice}' in the new file; give another name in --names or "
+            "--parameters"
+        )
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    return next((name for number, name in enumerate(names) if name in names[:number]), None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
