@@ -7,6 +7,7 @@ Everything goes to standard error, in ASCII, so that standard output stays free 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 5.0
 SHOWN = ("fraction", "loss", "validation/score", "lr", "samples_per_second", "seconds_left")
+
+
+# What moves the cursor, changes colours or titles, or turns text around: names in files that nobody vouches for.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Text with control characters written out: a file's names and attributes do nothing to a terminal."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class Console:

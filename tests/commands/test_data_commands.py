@@ -150,6 +150,59 @@ def test_inspect_of_other_formats(upskit: Upskit, tmp_path: Path, ending: str) -
     assert ("shards [2, 3, 4]" in told.out) == (ending == "zarr")
 
 
+@pytest.mark.parametrize("command", ["inspect", "validate", "stats", "check"])
+def test_errors_are_json_too(upskit: Upskit, tmp_path: Path, file: Path, command: str) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+    told = upskit(command, file, "--json")
+    assert told.code == 3
+    assert any("is truncated" in problem for problem in told.json["problems"])
+    assert told.json.get("valid", False) is told.json.get("sound", False) is False
+
+
+def test_names_in_a_file_do_nothing_to_a_terminal(
+    upskit: Upskit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("click.utils.should_strip_ansi", lambda *stream: False)  # as on a terminal
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as opened:
+        opened["\x1b[2Jte\x07nsor\u202e"] = np.zeros(3)
+        opened.attrs["title"] = "\x1b]0;mine\x07"
+    for command in ("inspect", "validate", "stats"):
+        told = upskit(command, path)
+        assert not set(told.out + told.err) & set("\x1b\x07\u202e")
+        says(told.out + told.err, "\\x1b[2Jte\\x07nsor\\u202e")
+
+
+def test_a_file_that_may_not_be_read(upskit: Upskit, tmp_path: Path, file: Path) -> None:
+    """As somebody who is not its owner: the superuser may read anything, and gives that up here."""
+    file.chmod(0)
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    (folder / "a.h5").write_bytes(b"")
+    folder.chmod(0)
+    code = "import ctypes, sys\nif sys.argv.pop(1) == '0':\n"
+    code += (
+        "    [ctypes.CDLL(None).prctl(24, number) for number in (1, 2)]\n"  # PR_CAPBSET_DROP, to read and search all
+    )
+    code += "    import os; os.execv(sys.executable, [sys.executable, '-m', 'ups_kit', *sys.argv[1:]])\n"
+    code += "from ups_kit.cli import main; main(sys.argv[1:])"
+    for path in (file, folder, folder / "a.h5"):
+        for command in ("inspect", "validate", "stats", "convert"):
+            arguments = [
+                "data",
+                command,
+                str(path),
+                *(["--out", str(tmp_path / "b.npz")] if command == "convert" else []),
+            ]
+            done = subprocess.run(
+                [sys.executable, "-c", code, str(os.getuid()), *arguments], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 3, (arguments, done)
+            says(done.stderr.lower(), str(path), "permission denied")
+            assert "damaged" not in done.stderr
+    folder.chmod(0o700)
+
+
 def test_large_arrays_are_sampled_and_it_is_said(upskit: Upskit, tmp_path: Path) -> None:
     path = tmp_path / "large.npy"
     values = np.lib.format.open_memmap(path, "w+", np.float32, (3000, 4096))

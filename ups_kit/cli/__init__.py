@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from .. import __version__
+from ..console import printable
 from ..errors import StorageError, UpsKitError
 from .completion import completion
 from .components import list_components, list_plugins, show
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = cli.main(arguments, prog_name="upskit", standalone_mode=False)
         sys.stdout.flush()
     except UpsKitError as error:
-        click.echo(str(error), err=True)
+        click.echo(printable(str(error)), err=True)
         code = error.exit_code
     except click.ClickException as error:
         error.show()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .data_checks import check, plain_numbers, stats, validate
+from ..console import printable
+from .data_checks import check, plain_numbers, stats, told_as_json, validate
 from .data_encoding import encode
 from .data_making import convert, make
 
@@ -23,7 +24,7 @@ GIB = 2**30
 SHOWN_ATTRIBUTE = 100  # characters
 SHOWN_ATTRIBUTES = 12  # of a group or array
 
-FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+FILE = click.argument("file", type=click.Path(path_type=Path, readable=False), metavar="FILE")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 SECONDS = click.option(
     "--seconds", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Time for a look at the file."
@@ -54,6 +55,7 @@ data.add_command(encode)
 @JSON
 @SECONDS
 @MEMORY
+@told_as_json("file")
 def inspect(file: Path, as_json: bool, seconds: float, memory: float) -> int:
     """Show what is in a FILE (HDF5, Zarr store, .npz, .npy), and the recipe table that would use it.
 
@@ -79,7 +81,7 @@ def inspect(file: Path, as_json: bool, seconds: float, memory: float) -> int:
         }
         click.echo(json.dumps(plain_numbers(record), indent=1))
     else:
-        click.echo("\n".join([*_inspection(file, found), *_layouts(layouts)]))
+        click.echo(printable("\n".join([*_inspection(file, found), *_layouts(layouts)])))
     return 3 if found.problems else 0
 
 

@@ -6,20 +6,22 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import DataError, UsageError
+from ..console import printable
+from ..errors import DataError, UpsKitError, UsageError
 from .recipes import SETTINGS
 
 if TYPE_CHECKING:
     from ..data.checking import Target
 
 GIB = 2**30
-TARGET = click.argument("target", type=click.Path(path_type=Path), metavar="FILE|RECIPE")
+TARGET = click.argument("target", type=click.Path(path_type=Path, readable=False), metavar="FILE|RECIPE")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 SECONDS = click.option(
     "--seconds",
@@ -43,12 +45,31 @@ def plain_numbers(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def told_as_json(file: str, **verdict: bool) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """With --json, an error is JSON on standard output too: `problems`, and the verdict of the command."""
+
+    def wrapped(command: Callable[..., int]) -> Callable[..., int]:
+        @wraps(command)
+        def call(as_json: bool, **keys: Any) -> int:
+            try:
+                return command(as_json=as_json, **keys)
+            except UpsKitError as error:
+                if as_json:
+                    click.echo(json.dumps({file: str(keys[file]), **verdict, "problems": [str(error)]}))
+                raise
+
+        return call
+
+    return wrapped
+
+
 @click.command()
 @TARGET
 @SETTINGS
 @JSON
 @SECONDS
 @MEMORY
+@told_as_json("target", valid=False)
 def validate(target: Path, settings: Sequence[str], as_json: bool, seconds: float, memory: float) -> int:
     """Look through all data of a FILE or RECIPE and print everything that is wrong with them.
 
@@ -73,7 +94,7 @@ def validate(target: Path, settings: Sequence[str], as_json: bool, seconds: floa
         facts = {key: value for key, value in found.items() if key != "problems"}
         click.echo(json.dumps({"target": str(target), "valid": not problems, "problems": problems, **facts}))
     else:
-        click.echo("\n".join(_validated(target, found, problems)), err=bool(problems))
+        click.echo(printable("\n".join(_validated(target, found, problems))), err=bool(problems))
     return DATA_EXIT if problems else 0
 
 
@@ -106,6 +127,7 @@ def _validated(target: Path, found: Mapping[str, Any], problems: Sequence[str]) 
 @SECONDS
 @MEMORY
 @click.option("--recompute", is_flag=True, help="Compute them anew, also where they are kept beside the data.")
+@told_as_json("target")
 def stats(target: Path, settings: Sequence[str], as_json: bool, seconds: float, memory: float, recompute: bool) -> int:
     """Mean, deviation, range and quantiles of every field: of a FILE, or of the train split of a RECIPE.
 
@@ -119,7 +141,7 @@ def stats(target: Path, settings: Sequence[str], as_json: bool, seconds: float, 
     if as_json:
         click.echo(json.dumps(plain_numbers({"target": str(target), "kept": kept, **found}), indent=1))
         return 0
-    click.echo("\n".join(_statistics(target, found, kept)))
+    click.echo(printable("\n".join(_statistics(target, found, kept))))
     return 0
 
 
@@ -146,6 +168,7 @@ def _statistics(target: Path, found: Mapping[str, Any], kept: bool) -> Iterator[
 @JSON
 @SECONDS
 @MEMORY
+@told_as_json("target", sound=False)
 def check(target: Path, settings: Sequence[str], as_json: bool, seconds: float, memory: float) -> int:
     """Look for leaks and broken physics: initial conditions that stand twice, or nearly; trajectories that do not
     follow their equation.
@@ -163,9 +186,9 @@ def check(target: Path, settings: Sequence[str], as_json: bool, seconds: float, 
     if as_json:
         click.echo(json.dumps(plain_numbers({"target": str(target), "sound": not problems, **found})))
     else:
-        click.echo("\n".join(_checked(target, found)))
+        click.echo(printable("\n".join(_checked(target, found))))
         if problems:
-            click.echo("\n".join(f"problem: {problem}" for problem in problems), err=True)
+            click.echo(printable("\n".join(f"problem: {problem}" for problem in problems)), err=True)
     return DATA_EXIT if problems else 0
 
 

@@ -42,7 +42,7 @@ def _words(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="SRC")
+@click.argument("source", type=click.Path(path_type=Path, readable=False), metavar="SRC")
 @OUT
 @click.option(
     "--axes", callback=_words, metavar="b,t,x,c", help="Axes of plain arrays: b, t, x, y, z, c, in their order."

@@ -241,6 +241,9 @@ def serve(task: str, request: Mapping[str, Any], pipe: IO[bytes]) -> None:
         say({"error": [type(error).__name__, str(error), getattr(error, "key", "")]})
     except MemoryError:
         say({"error": ["", f"reading {shown(at)} takes more than {request['memory'] / 2**30:.1f} GiB of memory", ""]})
+    except PermissionError as error:
+        place = error.filename or shown(at)
+        say({"error": ["DataError", f"{place}: permission denied; expected a file that can be read", ""]})
     except (AssertionError, ImportError, NameError) as error:
         say({"error": ["PluginError", f"{type(error).__name__}: {error}; this is a fault of the program", ""]})
     except Exception as error:  # a damaged file raises almost anything

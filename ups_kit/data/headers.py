@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,9 @@ def read_headers(path: Path, sign: Sign = lambda what: None) -> Found:
 
 def file_format(path: Path) -> Format:
     """What kind of data file this is, by its first bytes. Raises DataError for a device, or none."""
-    if path.is_dir():
-        return "zarr"
+    with suppress(PermissionError):  # of its folder, as `check_kind` says
+        if path.is_dir():
+            return "zarr"
     check_kind(path)
     with path.open("rb") as file:
         head = file.read(8)
