@@ -51,6 +51,33 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
+@contextmanager
+def held(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock that is a file of its own, and remove the file at the end.
+
+    Raises BlockingIOError where another process holds it and this one is not to wait.
+    """
+    while True:
+        with path.open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if not _is_at(path, handle):  # who held it has removed the file meanwhile
+                continue
+            _HELD.add(handle)
+            try:
+                yield
+            finally:
+                _HELD.discard(handle)
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, handle: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle.fileno()))
+    except FileNotFoundError:
+        return False
+
+
 @frozen
 class StageFolder:
     """One stage's corner of a run folder."""

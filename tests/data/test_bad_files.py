@@ -385,6 +385,11 @@ def test_d26_permission(write_file: WriteFile) -> None:
     says(message(path, build=False), f"{path}: permission denied")
 
 
+@pytest.mark.parametrize("address", ["https://host/a.h5", "s3://bucket/a.hdf5"])
+def test_d27_an_address_of_hdf5(address: str) -> None:
+    says(message(Path(address), build=False), f"{address}: HDF5 files are read from this machine alone", "download it")
+
+
 def test_strides_that_do_not_fit(write_file: WriteFile) -> None:
     says(message(write_file(), build=False, space_stride=3), "space_stride = 3 does not divide the 16 points", "2, 4")
 

@@ -20,6 +20,7 @@ from attrs import evolve, field, frozen
 from ups_kit import DataError, FieldSpec, StorageError
 from ups_kit.data import making
 from ups_kit.data.making import make, make_if_missing
+from ups_kit.folder import held
 from ups_kit.interfaces import Simulator
 
 
@@ -252,7 +253,36 @@ def test_a_full_disk_is_seen_before(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(StorageError, match=r"needs 6 MiB while it is made, and .* has 5 MiB free"):
         make(tmp_path / "b.h5", evolve(Slow(), bytes=3 * 2**20))
     assert SOLVED == []
-    assert not (tmp_path / "b.h5").exists()
+    assert names(tmp_path) == []
+
+
+def test_more_than_any_disk_takes_is_refused_at_once(tmp_path: Path) -> None:
+    """Not after a list of its parts was made, which alone would fill the memory."""
+    with pytest.raises(StorageError, match=r"needs \d+ MiB while it is made"):
+        make(tmp_path / "b.h5", evolve(Slow(), trajectories=10**15, bytes=10**18))
+    assert names(tmp_path) == []
+
+
+def test_a_lock_is_held_by_one_and_goes_with_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    inside, most = [], []
+
+    def hold(number: int) -> None:
+        with held(path):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.001)
+            inside.remove(number)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(hold, range(200)))
+    assert most == [1] * 200
+    assert names(tmp_path) == []
+    with held(path), pytest.raises(BlockingIOError), held(path, wait=False):
+        pass
+    with pytest.raises(ValueError, match="on the way"), held(path):
+        raise ValueError("on the way")
+    assert names(tmp_path) == []
 
 
 @frozen
@@ -275,6 +305,6 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, limit: int) -> None:
             make_if_missing(tmp_path / "data.h5", Large())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert set(names(tmp_path)) <= {".data.h5.lock", ".data.h5.parts"}
+    assert set(names(tmp_path)) <= {".data.h5.parts"}
     make_if_missing(tmp_path / "data.h5", Large())
     assert names(tmp_path) == ["data.h5"]

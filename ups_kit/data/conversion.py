@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import math
 import os
 import re
@@ -11,7 +10,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from types import FrameType
@@ -23,7 +22,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from ..errors import DataError, StorageError, UsageError, did_you_mean
-from ..folder import sync_folder
+from ..folder import held, sync_folder
 from .guard import MEMORY, SECONDS, Sign, guarded
 from .tree import INNER_LINK, ArrayInfo, FileTree
 
@@ -185,20 +184,14 @@ def _cleaning_up() -> Iterator[None]:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Hold `out` for writing. Raises StorageError where another process does."""
-    path = out.with_name(f".{out.name}.lock")
-    with path.open("a") as handle:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(handle.fileno()).st_ino != path.stat().st_ino:  # its last holder has removed it meanwhile
-                raise BlockingIOError
-        except (BlockingIOError, FileNotFoundError) as error:
+            stack.enter_context(held(out.with_name(f".{out.name}.lock"), wait=False))
+        except BlockingIOError as error:
             raise StorageError(
                 f"{out}: is being written by another process; wait for it, or choose another --out"
             ) from error
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        yield
 
 
 @contextmanager

@@ -7,7 +7,6 @@ parts are removed. A process may be killed anywhere in this, and the next one go
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -15,7 +14,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from attrs import frozen
 from .. import __version__
 from ..console import counting
 from ..errors import DataError, StorageError
-from ..folder import sync_folder
+from ..folder import held, sync_folder
 from ..interfaces import Simulator, SimulatorConfig
 
 ATTRIBUTE = "simulated_by"  # of the file: the simulator's config as JSON
@@ -56,7 +55,7 @@ def _make(path: Path, simulator: SimulatorConfig, advice: str) -> bool:
     """Make the file under its lock; false where another process has made it meanwhile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path.with_name(f".{path.name}.lock")):
+        with held(path.with_name(f".{path.name}.lock")):  # who waits on it sees next that the file is there
             if path.exists():
                 return False
             making = _Making(path, simulator)
@@ -75,14 +74,6 @@ def _reason(error: Exception) -> str:
     return said[1] if said else str(getattr(error, "strerror", None) or error)
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-        path.unlink(missing_ok=True)  # who waits on it sees next that the file is there
-
-
 class _Making:
     """One file in the making."""
 
@@ -91,16 +82,25 @@ class _Making:
         self._config = config
         self._simulator: Simulator = config.build()
         self._folder = _PartsFolder(path.with_name(f".{path.name}.parts"))
+
+    def _ranges(self) -> Iterator[tuple[int, int]]:
+        """First and last trajectory of each part."""
         total, part = self._simulator.trajectories, self._simulator.part
-        self._ranges = [(start, min(start + part, total)) for start in range(0, total, part)]
+        return ((start, min(start + part, total)) for start in range(0, total, part))
 
     def solve(self) -> None:
         """Solve all parts that are not there yet."""
+        self._check_space(self._simulator.bytes)  # of more than fits nothing is begun
         self._folder.open({"version": __version__, "part": self._simulator.part, **_content(self._config)})
-        missing = [bounds for bounds in self._ranges if self._folder.read(*bounds) is None]
+        missing = [bounds for bounds in self._ranges() if self._folder.read(*bounds) is None]
         total = self._simulator.trajectories
         share = sum(stop - start for start, stop in missing) / total
-        self._check_space(self._simulator.bytes * (1 + share))
+        try:
+            self._check_space(self._simulator.bytes * (1 + share))
+        except StorageError:
+            if share == 1:  # nothing was solved yet
+                self._folder.remove()
+            raise
         with counting(f"making {self._path.name}") as report:
             done = round(total * (1 - share))
             for start, stop in missing:
@@ -117,7 +117,7 @@ class _Making:
         self._check_space(self._simulator.bytes)
         aside = self._path.with_name(f".{self._path.name}.part")
         try:
-            self._simulator.write(aside, map(self._part, self._ranges))
+            self._simulator.write(aside, map(self._part, self._ranges()))
             with h5py.File(aside, "r+") as file:
                 file.attrs[ATTRIBUTE] = json.dumps(_content(self._config))
             with aside.open("rb") as written:

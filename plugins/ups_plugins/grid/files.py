@@ -177,6 +177,12 @@ def found(path: Path | tuple[Path, ...], key: str) -> list[Path]:
 
 def check_file(path: Path) -> None:
     """Raise DataError where there is no regular, readable file, and say how to have one made."""
+    url = url_of(path)
+    if url is not None:
+        raise DataError(
+            f"{url}: HDF5 files are read from this machine alone; download it, or put a Zarr store there "
+            '(`upskit data convert`) and read that with use = "grid_zarr"'
+        )
     try:
         check_kind(path)
     except DataError as error:
