@@ -139,6 +139,11 @@ def _cache_problems(recipe: Recipe) -> Iterator[Problem]:
     if isinstance(recipe.dataset, DescribesTasks):
         yield Problem("latent_cache", "latents of a mixture of tasks are not cached; remove [latent_cache]")
         return
+    if recipe.latent_cache.folder is not None:
+        folder = recipe.latent_cache.folder.absolute()
+        there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+        if not there.is_dir():  # told now, and not after the stage before
+            yield Problem("latent_cache.folder", f"{there} is a file; expected a folder, or a name for a new one")
     training = [stage for stage in recipe.stages if isinstance(stage, FitSettings)]
     takers = [stage for stage in training if isinstance(stage, TakesLatents)]
     if not any(stage.keeps_encoder for stage in takers if isinstance(stage, TakesLatents)):

@@ -118,3 +118,11 @@ def test_what_cannot_be_encoded_is_told(finished: tuple[Path, Sequence[str]], tm
     (begun / "resolved.json").write_text(json.dumps(record))
     with pytest.raises(UsageError, match=r"has no \[latent_cache\]"):
         encode(begun)
+
+
+def test_a_folder_for_latents_that_is_a_file_is_told_before_any_stage_runs(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    for folder in ("notes", "notes/latents"):
+        told = CliRunner().invoke(cli, ["validate", str(RECIPE), "--set", f"latent_cache.folder={tmp_path / folder}"])
+        assert "\n  latent_cache.folder" in told.output
+        assert f"{tmp_path / 'notes'} is a file; expected a folder" in told.output
