@@ -8,7 +8,7 @@ run: .venv/.installed
 	$(BIN)/upskit run recipes/burgers_upt.toml
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 slow: .venv/.installed-dev
 	$(BIN)/python -m pytest -m slow

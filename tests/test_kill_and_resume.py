@@ -201,7 +201,7 @@ import os, pathlib, sys, time
 from ups_kit.errors import StorageError
 from ups_kit.folder import RunFolder
 with RunFolder(pathlib.Path(sys.argv[1])).lock():
-    if os.fork():  # a data worker
+    if not os.fork():  # a data worker, which has let go of the lock when it says so
         print("held", flush=True)
     time.sleep(60)
 """
