@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ups_kit.data.sample import GivesSamples
 from ups_kit.data.splits import Splits
 from ups_kit.data.stream import shift_periodic
 from ups_kit.errors import DataError
@@ -151,3 +152,13 @@ def test_cell_centres_and_nodes_come_to_the_same(files: dict[str, Path], tmp_pat
         for path in (files["waves"], centres)
     ]
     torch.testing.assert_close(both[0].positions, both[1].positions)
+
+
+def test_tasks_give_the_samples_of_their_data_sets(mixture: Mixture) -> None:
+    for name, task in mixture.tasks.items():
+        assert isinstance(task, GivesSamples)
+        field = task.fields.targets[0].name
+        sample = task.sample("test", 1)
+        whole = task.trajectories("test").values[1, :, :, 0]
+        np.testing.assert_array_equal(np.asarray(sample.fields[field]).reshape(whole.shape), whole.numpy())
+        assert set(sample.parameters) == set(task.fields.conditions) - {"dt"}, name

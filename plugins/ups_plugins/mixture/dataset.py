@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ups_kit import Batch, DataError, FieldSpec
 from ups_kit.data.normalisation import Normaliser
+from ups_kit.data.sample import GivesSamples, Sample
 from ups_kit.data.splits import Splits
 from ups_kit.data.stream import window_numbers
 from ups_kit.interfaces import Dataset, ReadsPoints, Trajectories
@@ -60,6 +61,16 @@ class Task:
     def trajectories(self, split: str, limit: int | None = None) -> Trajectories:
         """All trajectories of a split in physical units; with `limit` only so many."""
         return self.member.trajectories(split, limit)
+
+
+@frozen(eq=False)
+class SampledTask(Task):
+    """A task whose data set gives samples one by one."""
+
+    def sample(self, split: str, number: int) -> Sample:
+        """The trajectory with this number in a split, in physical units. Raises IndexError, and DataError."""
+        assert isinstance(self.member, GivesSamples)
+        return self.member.sample(split, number)
 
 
 @frozen(eq=False)
@@ -154,7 +165,8 @@ def read_mixture(config: MixtureConfig, seed: int) -> Mixture:
     tasks: dict[str, Task] = {}
     for name, member in members.items():
         columns = [fields.conditions.index(condition) for condition in member.fields.conditions]
-        tasks[name] = Task(member, own_normaliser(normaliser, columns, member.normaliser))
+        kind = SampledTask if isinstance(member, GivesSamples) else Task
+        tasks[name] = kind(member, own_normaliser(normaliser, columns, member.normaliser))
     return Mixture(fields, normaliser, splits, tasks, _shares(config), first_ids)
 
 
