@@ -16,6 +16,7 @@ of a mapped file are told beside it: they are the kernel's cache, which it takes
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import tempfile
 import time
@@ -102,6 +103,7 @@ def write(folder: Path, megabytes: int) -> int:
         write_grid_store(
             folder / "sharded.zarr", store, lambda kind, name, samples, frames: tensor[samples, frames][..., None]
         )
+    os.sync()  # the kernel counts mapped pages that are not on the disk yet as this process's own
     return trajectories
 
 
