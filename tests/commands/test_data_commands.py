@@ -887,3 +887,11 @@ def test_no_reader_is_loaded_by_who_asks(file: Path, arguments: list[str]) -> No
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded"
+
+
+@pytest.mark.parametrize("verb", ["inspect", "validate", "stats", "check"])
+def test_an_address_is_no_file_of_this_machine(upskit: Upskit, verb: str) -> None:
+    told = upskit(verb, "https://data.invalid/x.zarr")
+    assert told.code == 3
+    for part in ("https://data.invalid/x.zarr", "is an address", 'dataset.use = "grid_zarr"'):
+        assert part in told.err

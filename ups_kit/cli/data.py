@@ -63,9 +63,11 @@ def inspect(file: Path, as_json: bool, seconds: float, memory: float) -> int:
     one, and values that it keeps in other files are not followed. Of large arrays a part is looked at. Exit code 3
     where something is wrong.
     """
+    from ..addresses import check_local
     from ..data.inspection import inspect_file, tree_to_json
     from ..data.layouts import guess_layouts
 
+    check_local(file)
     limit = int(memory * GIB)
     found = inspect_file(file, seconds, limit)
     layouts = guess_layouts(file, seconds, limit)

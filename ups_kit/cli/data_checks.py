@@ -210,9 +210,11 @@ def _checked(target: Path, found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _target(path: Path, settings: Sequence[str]) -> Target:
-    """A file, or the dataset of a recipe. Raises UsageError, and RecipeError for a recipe that is wrong."""
+    """A file, or the dataset of a recipe. Raises UsageError, DataError for an address, RecipeError."""
+    from ..addresses import check_local
     from ..data.checking import Target, data_files
 
+    check_local(path)
     if path.suffix != ".toml":
         if settings:
             raise UsageError(f"{path}: --set goes with a recipe")
