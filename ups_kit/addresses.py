@@ -24,5 +24,5 @@ def check_local(path: Path) -> None:
     if url is not None:
         raise DataError(
             f"{url}: is an address; this command looks at files and stores of this machine. A recipe reads a Zarr "
-            'store there with dataset.use = "grid_zarr" and dataset.path; `upskit data validate RECIPE` then looks at it'
+            'store there with dataset.use = "grid_zarr" and dataset.path, and `upskit data validate RECIPE` looks at it'
         )
