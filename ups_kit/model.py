@@ -30,15 +30,18 @@ class LatentModel(nn.Module):
         """The three modules by name."""
         return {"encoder": self.encoder, "operator": self.operator, "decoder": self.decoder}
 
-    def encode(self, points: PointSet) -> Latent:
-        """Tokens of the fields at points."""
-        latent: Latent = self.encoder(points)
-        return latent
+    def encode(self, points: PointSet, condition: Tensor | None = None) -> Latent:
+        """Tokens of the fields at points; where a condition (B, P) is given, encoder and decoder may look at it."""
+        if condition is None:
+            latent: Latent = self.encoder(points)
+            return latent
+        latent = self.encoder(points._replace(condition=condition))
+        return latent._replace(condition=condition)
 
     def step(self, latent: Latent, condition: Tensor) -> Latent:
         """The latent one time step later; condition is (B, P)."""
         following: Latent = self.operator(latent, condition)
-        return following
+        return following._replace(condition=condition)
 
     def rollout(self, latent: Latent, condition: Tensor, steps: int) -> list[Latent]:
         """The latents after 1, 2, … `steps` steps, without decoding in between."""
@@ -55,10 +58,10 @@ class LatentModel(nn.Module):
 
     def example(self, batch: Batch) -> Example:
         """What the decoder shall give for a batch: its newest given frames; of steady data the answers, one step on."""
-        latent, values = self.encode(batch.inputs), batch.states[:, 0]
+        latent, values, places = self.encode(batch.inputs, batch.condition), batch.states[:, 0], batch.places(0)
         if self.fields.steady:
             latent, values = self.step(latent, batch.condition), batch.states[:, 1]
-        queries = Queries(batch.positions, batch.grid)
+        queries = Queries(places, batch.grid)
         return Example(latent, queries, pick(values, batch.channels), batch.channels)
 
     def reencoded_rollout(self, inputs: PointSet, condition: Tensor, steps: int) -> list[Tensor]:
@@ -66,18 +69,21 @@ class LatentModel(nn.Module):
         queries = Queries(inputs.positions, inputs.grid)
         frames = []
         for _ in range(steps):
-            values = self.decode(self.step(self.encode(inputs), condition), queries)
+            values = self.decode(self.step(self.encode(inputs, condition), condition), queries)
             inputs = self.advance(inputs, values)
             frames.append(values)
         return frames
 
-    def advance(self, inputs: PointSet, values: Tensor) -> PointSet:
+    def advance(self, inputs: PointSet, values: Tensor, positions: Tensor | None = None) -> PointSet:
         """The inputs one step later: the oldest frame drops out, `values` (B, N, C) come in as the newest.
 
+        `positions` (B, N, D) are where points that move are then; what was looked up for the old places is dropped.
         Steady data have inputs that hold no frame, and stay as they are.
         """
         if self.fields.steady:
             return inputs
+        if positions is not None:
+            inputs = inputs._replace(positions=positions, supernodes=None)
         channels, given = self.fields.target_channels, self.fields.history * self.fields.target_channels
         kept, statics = inputs.values[..., channels:given], inputs.values[..., given:]
         return inputs._replace(values=_joined(kept, values, statics))

@@ -111,8 +111,9 @@ class TaskView(LatentModel):
         self.placement = placement
         self.training = model.training
 
-    def encode(self, points: PointSet) -> Latent:
-        return super().encode(self.placement.points(points))
+    def encode(self, points: PointSet, condition: Tensor | None = None) -> Latent:
+        own = None if condition is None else self.placement.condition(condition)
+        return super().encode(self.placement.points(points), own)
 
     def step(self, latent: Latent, condition: Tensor) -> Latent:
         return super().step(latent, self.placement.condition(condition))

@@ -11,6 +11,7 @@ Shapes are written in a fixed order: (batch, points, channels), (batch, tokens, 
 | C | channels of the target fields |
 | P | conditions: the time step and the named parameters |
 | K | future steps |
+| S | supernodes of an encoder; trajectories, where whole ones are meant |
 
 This module imports no torch when it runs, so that plugins can be listed and recipes checked in a fraction of a second.
 """
@@ -49,8 +50,11 @@ from .data import (
     GridHeader,
     Identified,
     ListsParameters,
+    Meshed,
     Multitask,
     ReadsPoints,
+    Relaid,
+    Relays,
     Simulator,
 )
 from .descriptions import (
@@ -69,6 +73,8 @@ from .parts import (
     Metric,
     Needs,
     Operator,
+    Preparation,
+    Prepares,
     Sampler,
     Schedule,
     Stage,
@@ -82,6 +88,7 @@ from .values import (
     PointSet,
     Progress,
     Queries,
+    Supernodes,
     Trajectories,
 )
 
@@ -117,6 +124,7 @@ __all__ = [
     "Loss",
     "LossConfig",
     "Metric",
+    "Meshed",
     "MetricConfig",
     "Multitask",
     "Needs",
@@ -126,10 +134,14 @@ __all__ = [
     "OptimizerConfig",
     "OrderChecks",
     "PointSet",
+    "Preparation",
+    "Prepares",
     "Progress",
     "Queries",
     "ReadsPoints",
     "Recognises",
+    "Relaid",
+    "Relays",
     "Sampler",
     "SamplerConfig",
     "Schedule",
@@ -138,6 +150,7 @@ __all__ = [
     "SimulatorConfig",
     "Stage",
     "StageConfig",
+    "Supernodes",
     "TakesLatents",
     "Tracker",
     "TrackerConfig",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..data.normalisation import Normaliser
     from ..data.splits import Splits
     from ..model import LatentModel
-    from .descriptions import Field, FieldSpec
+    from .descriptions import Field, FieldSpec, Layout
     from .values import Batch, Trajectories
 
 
@@ -47,10 +47,45 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class ReadsPoints(Protocol):
-    """A dataset that can read train windows at some points of each sample only: as many as `fields.sampled`."""
+    """A dataset that can read train windows at some points of each sample only: see `FieldSpec.sampled`."""
 
     def batch_at_points(self, split: str, windows: np.ndarray, steps: int, seed: int) -> Batch:
-        """As `batch`, with whole inputs, and states at points drawn by seed; its `grid` is None then."""
+        """As `batch`, at points drawn by seed: `fields.sampled_inputs` of the inputs, `fields.sampled` of the states.
+
+        Inputs are whole where the first is None; states are at the inputs' points where the second is None. The grid of
+        what is not whole is None.
+        """
+        ...
+
+
+class Relaid(NamedTuple):
+    """The same states on other points: trajectories, and the triangles between the points where there are any."""
+
+    trajectories: Trajectories
+    grid: tuple[int, ...] | None  # where the points are a regular grid, its shape, row-major
+    cells: tuple[np.ndarray, ...] | None  # of each trajectory its triangles (M, 3), or None
+    error: float  # nRMSE of the way in which states between stored points were found, 0 where none was needed
+
+
+@runtime_checkable
+class Relays(Protocol):
+    """A dataset that can give its trajectories on other points than they are stored on: for evaluation elsewhere."""
+
+    def relay(self, split: str, layout: Layout, points: int, limit: int | None = None) -> Relaid:
+        """Trajectories of a split, as `trajectories` gives them, on a grid, mesh or cloud of about so many points.
+
+        The points follow from the trajectory and their number alone. Raises DataError where there is no such layout of
+        these data, with the nearest number of points that there is.
+        """
+        ...
+
+
+@runtime_checkable
+class Meshed(Protocol):
+    """A dataset whose points are the nodes of meshes: for pictures."""
+
+    def cells(self, trajectory: int) -> np.ndarray | None:
+        """The triangles between the points of a trajectory (M, 3), or None where it has none (lines, volumes)."""
         ...
 
 

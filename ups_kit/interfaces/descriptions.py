@@ -31,6 +31,10 @@ class FieldSpec:
     `grid` is the number of points along each axis of a regular grid of cell centres or periodic nodes, else None;
     `offset` is where the first point lies in its cell, as a share of the spacing (0.5: cell centres, 0: nodes).
     `sampled` is at how many random points training reads the states (see `ReadsPoints`), None: at all of them.
+    `sampled_inputs` is at how many it reads the inputs, at most; where `sampled` is None, the states are at the same.
+    `counts` is the fewest and the most points that a trajectory has, where there is no grid.
+    `moves_with` names the target field that the points move with: x_{t+1} = x_t + dt · u_{t+1}, u being the velocity
+    with which a point has come to where it is (LagrangeBench's convention); None: points stand still.
     """
 
     targets: tuple[Field, ...]
@@ -44,6 +48,9 @@ class FieldSpec:
     conditions: tuple[str, ...] = ("dt",)
     offset: float = 0.5
     sampled: int | None = None
+    sampled_inputs: int | None = None
+    counts: tuple[int, int] | None = None
+    moves_with: str | None = None
 
     @property
     def space_dims(self) -> int:
@@ -64,6 +71,29 @@ class FieldSpec:
     def steady(self) -> bool:
         """Whether the targets are no time series, but one answer to the statics."""
         return self.history == 0
+
+    @property
+    def reads_points(self) -> bool:
+        """Whether training reads windows at some of their points only."""
+        return self.sampled is not None or self.sampled_inputs is not None
+
+    @property
+    def fewest_points(self) -> int | None:
+        """The fewest points that an encoder is ever given, or None where that is not known."""
+        if self.grid is not None:
+            return self.points
+        least = None if self.counts is None else self.counts[0]
+        return min(count for count in (least, self.sampled_inputs) if count is not None) if least else None
+
+    @property
+    def motion(self) -> slice | None:
+        """The target channels of the field that the points move with."""
+        first = 0
+        for target in self.targets:
+            if target.name == self.moves_with:
+                return slice(first, first + target.channels)
+            first += target.channels
+        return None
 
     @property
     def points(self) -> int | None:

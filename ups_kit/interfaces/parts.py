@@ -25,6 +25,25 @@ class Encoder(Protocol):
     def __call__(self, points: PointSet) -> Latent: ...
 
 
+class Preparation(Protocol):
+    """Looks up for points what depends on where they are alone, such as neighbours. It pickles, for data workers."""
+
+    def __call__(self, points: PointSet) -> PointSet:
+        """The same points with `supernodes` set. A pure function of positions and mask. Raises DataError."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """An encoder whose look-ups can be made ahead of it: by data workers, or once for many frames on fixed points.
+
+    Given points that were not prepared, it prepares them itself, with the same result.
+    """
+
+    @property
+    def preparation(self) -> Preparation: ...
+
+
 class Operator(Protocol):
     """One latent step: `forward(latent, condition) -> Latent`. A torch module."""
 
@@ -49,12 +68,17 @@ class Calibrates(Protocol):
 class Sampler(Protocol):
     """Draws query points. Returns indices (B, Q), distinct within a sample, or None for all points in their order.
 
-    `positions` is (B, N, D), `grid` its shape where it is one. The draw is a pure function of its arguments and of
-    the generator's state.
+    `positions` is (B, N, D), `grid` its shape where it is one; points whose `mask` (B, N) is false are never drawn.
+    The draw is a pure function of its arguments and of the generator's state.
     """
 
     def __call__(
-        self, positions: Tensor, grid: tuple[int, ...] | None, progress: Progress, generator: torch.Generator
+        self,
+        positions: Tensor,
+        grid: tuple[int, ...] | None,
+        progress: Progress,
+        generator: torch.Generator,
+        mask: Tensor | None = None,
     ) -> Tensor | None: ...
 
 

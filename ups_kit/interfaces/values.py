@@ -8,14 +8,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class Supernodes(NamedTuple):
+    """Places that an encoder gathers points at, and the points that each of them hears: a table of fixed degree K.
+
+    Places where `mask` is false hold no point, and their index is 0. A row's points are in the order of their distance,
+    then of their index. Made by `ups_kit.neighbours`, ahead of the model or by it.
+    """
+
+    positions: Tensor  # (B, S, D)
+    neighbours: Tensor  # (B, S, K), int64, indices of points
+    mask: Tensor  # (B, S, K), bool
+    lattice: tuple[int, ...] | None = None  # the shape of the lattice that the places form, row-major, if they do
+
+
 class PointSet(NamedTuple):
-    """Fields at points: a grid, a mesh or particles."""
+    """Fields at points: a grid, a mesh or particles.
+
+    Samples with fewer points than others are filled up at the end, with points whose mask is false: those have no
+    meaning, finite positions, and must not change what is made of the others.
+    """
 
     positions: Tensor  # (B, N, D), in the domain's own unit of length
     values: Tensor  # (B, N, input channels), normalised
-    mask: Tensor | None = None  # (B, N), true where a point is real and not padding
+    mask: Tensor | None = None  # (B, N), true where a point is real and not padding; None: all are
     grid: tuple[int, ...] | None = None  # the grid's shape; points are then in row-major order
-    neighbours: Tensor | None = None  # (B, S, K) indices of points, or None
+    supernodes: Supernodes | None = None  # what an encoder would look up first, where it was looked up ahead
+    condition: Tensor | None = None  # (B, P), normalised, for encoders that are conditioned (`LatentModel.encode`)
 
 
 class Queries(NamedTuple):
@@ -31,34 +49,46 @@ class Latent(NamedTuple):
     tokens: Tensor  # (B, T, d)
     anchors: Tensor | None  # (T, D) or (B, T, D), or None for tokens without a place
     grid: tuple[int, ...] | None = None  # the shape of the lattice of anchors, row-major, if they form one
+    condition: Tensor | None = None  # (B, P), normalised, for decoders that are conditioned
 
 
 class Batch(NamedTuple):
     """Windows of trajectories, normalised: what goes in at time t, and the target fields at t, t+1 … t+K.
 
-    Steady data have K = 1: states[:, 1] is the answer, and states[:, 0] is zero and means nothing.
+    Steady data have K = 1: states[:, 1] is the answer, and states[:, 0] is zero and means nothing. Where points move
+    (`FieldSpec.moves_with`), `positions` are those of every frame, and `places` gives those of one.
     """
 
     inputs: PointSet  # at t
     states: Tensor  # (B, 1 + K, N, C); states[:, 0] is u_t, states[:, k] is u_{t+k}
-    positions: Tensor  # (B, N, D), of the states
+    positions: Tensor  # (B, N, D), of the states; of moving points (B, 1 + K, N, D)
     grid: tuple[int, ...] | None  # of the states; None where only some points of a grid were read
     condition: Tensor  # (B, P), normalised, columns as FieldSpec.conditions
     ids: Tensor  # (B,), the trajectory of each sample
     times: Tensor  # (B,), t in physical units
     latents: tuple[Latent, ...] | None = None  # cached latents of t, t+1 … t+K, where there are any
     channels: tuple[int, ...] | None = None  # the target channels that these data have; None: all (see `Multitask`)
+    mask: Tensor | None = None  # (B, N), of the states: true where a point is real and not padding; None: all are
+
+    def places(self, step: int) -> Tensor:
+        """Where the states of frame t+step are, (B, N, D)."""
+        return self.positions if self.positions.dim() == 3 else self.positions[:, step]
 
 
 class Trajectories(NamedTuple):
-    """Whole trajectories in physical units, for evaluation."""
+    """Whole trajectories in physical units, for evaluation.
+
+    Trajectories with fewer points than others are filled up at the end, with zeros and a mask that is false.
+    """
 
     values: Tensor  # (S, frames, N, C)
     statics: Tensor  # (S, N, static channels)
-    positions: Tensor  # (N, D)
+    positions: Tensor  # (N, D); (S, N, D) where every trajectory has its own points; (S, frames, N, D) where they move
     parameters: Tensor  # (S, P), physical, columns as FieldSpec.conditions
     times: Tensor  # (frames,)
     ids: Tensor  # (S,)
+    mask: Tensor | None = None  # (S, N), true where a point is real; None: all are
+    weights: Tensor | None = None  # (S, N), the area or volume of each point, for integrals; None: all count alike
 
 
 class Progress(NamedTuple):
