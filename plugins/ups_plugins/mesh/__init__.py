@@ -1,0 +1,11 @@
+"""Fields on the nodes of meshes that differ between samples: stores of them, and how they become tokens."""
+
+from __future__ import annotations
+
+from ups_kit import Components, hookimpl
+
+
+@hookimpl
+def ups_kit_components() -> Components:
+    """The parts for data on meshes."""
+    return {}

@@ -1,0 +1,11 @@
+"""Particles that move with the flow: files of them, and how they become tokens."""
+
+from __future__ import annotations
+
+from ups_kit import Components, hookimpl
+
+
+@hookimpl
+def ups_kit_components() -> Components:
+    """The parts for data on particles."""
+    return {}
