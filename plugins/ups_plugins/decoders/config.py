@@ -25,14 +25,6 @@ class PartitionConfig:
         metadata={"help": "width of the network before the expansion, in token widths; 0: none"},
     )
 
-    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
-        """Tokens must stand on a lattice."""
-        if fields.layout != "grid":
-            yield (
-                "use",
-                f"'partition' needs tokens on a lattice, these data are {fields.layout}; use 'local' or 'perceiver'",
-            )
-
     def build(self, fields: FieldSpec, latent: LatentSpec) -> Decoder:
         from .partition import PartitionDecoder
 

@@ -216,8 +216,9 @@ class PartitionDecoder(nn.Module):
     def _axis_sides(self, places: Tensor, axis: int, tokens: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         """The anchors before and after each position: their index, the local coordinate, the weight."""
         low, high = self.fields.domain[axis]
-        points = (self.fields.grid or (1,))[axis]
-        shift_of_nodes = 0.0 if self.fields.offset == 0.5 else (self.fields.offset - 0.5) / points
+        shift_of_nodes = 0.0
+        if self.fields.grid is not None and self.fields.offset != 0.5:
+            shift_of_nodes = (self.fields.offset - 0.5) / self.fields.grid[axis]
         scaled = ((places.double() - low) / (high - low) - shift_of_nodes) * tokens - 0.5
         if not self.fields.periodic[axis]:
             scaled = scaled.clamp(0, tokens - 1) if tokens > 1 else torch.zeros_like(scaled)
