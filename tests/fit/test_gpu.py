@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ups_kit.fit.batches import to_device
+from ups_kit.batching import to_device
 from ups_kit.fit.fitting import Task
 from ups_kit.fit.forward import LossBundle
 from ups_kit.fit.loop import fit

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from ups_kit.batching import to_device
 from ups_kit.errors import DivergedError
-from ups_kit.fit.batches import parts_of, to_device
+from ups_kit.fit.batches import parts_of
 from ups_kit.fit.clock import BudgetClock
 from ups_kit.fit.fitting import Fitting, prepare
 from ups_kit.fit.forward import LossBundle

@@ -24,9 +24,9 @@ from attrs import define, field, frozen
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..batching import to_device
 from ..console import counting
 from ..errors import DataError, StorageError
-from ..fit.batches import to_device
 from ..interfaces import (
     Batch,
     Dataset,

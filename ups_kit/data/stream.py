@@ -41,16 +41,18 @@ def _permutation(total: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def shift_periodic(batch: Batch, fields: FieldSpec, generator: torch.Generator) -> Batch:
-    """Roll every sample along the periodic axes of its grid by a random number of points.
+    """Move every sample along the periodic axes of its domain by a random distance.
 
-    Inputs and states of a sample move together, and positions stay: a periodic domain has no origin, so the shifted
-    sample solves the same equation. States that were read at some points of the grid alone move by their positions.
-    Other layouts and axes are left as they are. Raises ValueError for a batch with cached latents, which cannot be
-    moved.
+    A periodic domain has no origin, so the shifted sample solves the same equation. On a grid the distance is a number
+    of points: inputs and states are rolled, and positions stay; states that were read at some points of the grid alone
+    move by their positions. Points that are no grid move by their positions. Other axes are left as they are. Raises
+    ValueError for a batch with cached latents, which cannot be moved.
     """
     grid = batch.inputs.grid
-    axes = [] if grid is None else [axis for axis in range(len(grid)) if fields.periodic[axis] and grid[axis] > 1]
-    if grid is None or not axes:
+    if grid is None:
+        return _shift_points(batch, fields, generator)
+    axes = [axis for axis in range(len(grid)) if fields.periodic[axis] and grid[axis] > 1]
+    if not axes:
         return batch
     if batch.latents is not None:
         raise ValueError("cached latents cannot be shifted along with their fields")
@@ -61,6 +63,31 @@ def shift_periodic(batch: Batch, fields: FieldSpec, generator: torch.Generator) 
     if batch.grid is None:
         return batch._replace(inputs=inputs, positions=_moved(batch.positions, grid, shifts, fields))
     return batch._replace(inputs=inputs, states=states.gather(2, source[:, None, :, None].expand_as(states)))
+
+
+def _shift_points(batch: Batch, fields: FieldSpec, generator: torch.Generator) -> Batch:
+    """Move the points of every sample, of inputs and states alike, along the periodic axes."""
+    import torch
+
+    if not any(fields.periodic):
+        return batch
+    if batch.latents is not None:
+        raise ValueError("cached latents cannot be shifted along with their fields")
+    positions = batch.positions
+    shares = torch.rand(len(batch.ids), fields.space_dims, generator=generator, device=generator.device)
+    shares = shares.to(positions.device) * shares.new_tensor(fields.periodic).to(positions.device)
+    inputs = batch.inputs._replace(positions=_wrapped(batch.inputs.positions, shares, fields), supernodes=None)
+    return batch._replace(inputs=inputs, positions=_wrapped(positions, shares, fields))
+
+
+def _wrapped(positions: Tensor, shares: Tensor, fields: FieldSpec) -> Tensor:
+    """Positions (B, …, D) moved by shares (B, D) of the domain, within it; an axis of share 0 is left as it is."""
+    low = positions.new_tensor([bounds[0] for bounds in fields.domain])
+    extent = positions.new_tensor(fields.extent)
+    shares = shares.view(len(shares), *(1,) * (positions.dim() - 2), -1)
+    places = (positions - low) / extent + shares
+    moved = low + extent * (places - places.floor()).clamp(max=1 - 1e-7)
+    return moved.where(shares > 0, positions)
 
 
 def _drawn_shifts(grid: tuple[int, ...], axes: list[int], samples: int, generator: torch.Generator) -> Tensor:

@@ -10,13 +10,13 @@ from typing import Protocol
 import numpy as np
 import torch
 from attrs import frozen
-from torch import Tensor
 
+from ..batching import batch_part, to_device
 from ..data.prefetch import prefetched
 from ..data.stream import shift_periodic, window_numbers
 from ..data.workers import WorkerStart, read_by_workers
 from ..errors import DataError
-from ..interfaces import Batch, Dataset, DrawsWindows, Latent, PointSet, ReadsPoints
+from ..interfaces import Batch, Dataset, DrawsWindows, Preparation, ReadsPoints
 from .forward import derived_seed
 
 
@@ -41,7 +41,8 @@ class BatchSource(Protocol):
 class TrainingWindows:
     """The train split of a dataset as a source of batches: permuted in every epoch, shifted, read ahead.
 
-    Each batch has `steps` future frames. Raises DataError where the train split has no such window.
+    Each batch has `steps` future frames; its inputs come prepared for the encoder. Raises DataError where the train
+    split has no such window.
     """
 
     dataset: Dataset
@@ -53,6 +54,7 @@ class TrainingWindows:
     device: torch.device
     workers: int = 0
     worker_start: WorkerStart = "forkserver"
+    preparation: Preparation | None = None  # the encoder's look-ups, made where batches are read
 
     def __attrs_post_init__(self) -> None:
         if self.windows < 1:
@@ -76,14 +78,14 @@ class TrainingWindows:
     def read(self, step: int) -> Batch:
         """Batch `step` in CPU memory."""
         batch = self._read(step)
-        if not self.shift:
-            return batch
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, f"{self.stage}/{step}/shift"))
-        return shift_periodic(batch, self.dataset.fields, generator)
+        if self.shift:
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, f"{self.stage}/{step}/shift"))
+            batch = shift_periodic(batch, self.dataset.fields, generator)
+        return batch if self.preparation is None else batch._replace(inputs=self.preparation(batch.inputs))
 
     def _read(self, step: int) -> Batch:
         numbers = self.numbers(step)
-        if self.dataset.fields.sampled is None or not isinstance(self.dataset, ReadsPoints):
+        if not self.dataset.fields.reads_points or not isinstance(self.dataset, ReadsPoints):
             return self.dataset.batch("train", numbers, self.steps)
         seed = derived_seed(self.seed, f"{self.stage}/{step}/points")
         return self.dataset.batch_at_points("train", numbers, self.steps, seed)
@@ -105,60 +107,4 @@ def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
     """A batch cut along its samples into `count` equal parts, in order."""
     size = len(batch.states) // count
     for start in range(0, size * count, size):
-        yield batch if count == 1 else _slice_batch(batch, slice(start, start + size))
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device; the copy may still be under way when this returns."""
-    if batch.states.device == device:
-        return batch
-
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
-
-    def move_if(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else move(tensor)
-
-    def move_latent(latent: Latent) -> Latent:
-        return Latent(move(latent.tokens), move_if(latent.anchors), latent.grid)
-
-    inputs = batch.inputs
-    return Batch(
-        PointSet(
-            move(inputs.positions), move(inputs.values), move_if(inputs.mask), inputs.grid, move_if(inputs.neighbours)
-        ),
-        move(batch.states),
-        move(batch.positions),
-        batch.grid,
-        move(batch.condition),
-        move(batch.ids),
-        move(batch.times),
-        None if batch.latents is None else tuple(move_latent(latent) for latent in batch.latents),
-        batch.channels,
-    )
-
-
-def _slice_batch(batch: Batch, part: slice) -> Batch:
-    inputs = batch.inputs
-    return Batch(
-        PointSet(
-            inputs.positions[part],
-            inputs.values[part],
-            None if inputs.mask is None else inputs.mask[part],
-            inputs.grid,
-            None if inputs.neighbours is None else inputs.neighbours[part],
-        ),
-        batch.states[part],
-        batch.positions[part],
-        batch.grid,
-        batch.condition[part],
-        batch.ids[part],
-        batch.times[part],
-        None if batch.latents is None else tuple(_slice_latent(latent, part) for latent in batch.latents),
-        batch.channels,
-    )
-
-
-def _slice_latent(latent: Latent, part: slice) -> Latent:
-    anchors = latent.anchors if latent.anchors is None or latent.anchors.dim() == 2 else latent.anchors[part]
-    return Latent(latent.tokens[part], anchors, latent.grid)
+        yield batch if count == 1 else batch_part(batch, slice(start, start + size))

@@ -16,6 +16,7 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor
 
+from ..batching import joined_latents, joined_points, latent_part, points_part
 from ..channels import pick, spread
 from ..errors import PluginError
 from ..interfaces import Batch, Decoded, Latent, Loss, Needs, PointSet, Progress, Queries, Sampler
@@ -123,12 +124,14 @@ class SharedPass:
     def advance_to(self, step: int) -> PointSet:
         """The model's inputs at t+step, made of true frames."""
         while len(self.frames) <= step:
-            self.frames.append(self.model.advance(self.frames[-1], self.batch.states[:, len(self.frames)]))
+            following, moved = len(self.frames), self.batch.positions.dim() == 4
+            places = self.batch.places(following) if moved else None
+            self.frames.append(self.model.advance(self.frames[-1], self.batch.states[:, following], places))
         return self.frames[step]
 
-    def queries(self, points: int, samples: int) -> Queries:
-        """The query points of a set for the first samples; with `grid` set where they are all points of a grid."""
-        positions, index = self.batch.positions[:samples], self.indices[points]
+    def queries(self, points: int, samples: int, step: int) -> Queries:
+        """The query points of a set at a step, for the first samples; `grid` is set where they are all of a grid."""
+        positions, index = self.batch.places(step)[:samples], self.indices[points]
         if index is None:
             return Queries(positions, self.batch.grid)
         return Queries(_take(positions, index[:samples]))
@@ -137,7 +140,10 @@ class SharedPass:
 def _share(model: LatentModel, batch: Batch, asked: Sequence[Asking], progress: Progress, seed: int) -> SharedPass:
     kind = batch.states.device.type
     autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-    start = batch.latents[0] if batch.latents is not None else model.encode(batch.inputs)
+    if batch.latents is not None:
+        start = batch.latents[0]._replace(condition=batch.condition)
+    else:
+        start = model.encode(batch.inputs, batch.condition)
     steps = max(max((asking.needs.steps, *asking.needs.decodes)) for asking in asked)
     latents = [start, *(model.rollout(start, batch.condition, steps) if steps else ())]
     seen = batch if batch.channels is None else batch._replace(states=pick(batch.states, batch.channels))
@@ -156,10 +162,11 @@ def _encode_frames(shared: SharedPass, steps: Sequence[int]) -> None:
     if not steps:
         return
     with torch.no_grad():
-        together = shared.model.encode(_join_points([shared.advance_to(step) for step in steps]))
+        points = joined_points([shared.advance_to(step) for step in steps])
+        together = shared.model.encode(points, shared.batch.condition.repeat(len(steps), 1))
     size = len(shared.batch.states)
     for place, step in enumerate(steps):
-        shared.encoded[step] = _slice_latent(together, place * size, (place + 1) * size)
+        shared.encoded[step] = latent_part(together, slice(place * size, (place + 1) * size))
 
 
 def _choose_points(shared: SharedPass, asked: Sequence[Asking], seed: int) -> None:
@@ -188,7 +195,7 @@ def _draw(shared: SharedPass, sampler: Sampler, seed: int) -> int:
     batch = shared.batch
     generator = torch.Generator(device=batch.positions.device)
     generator.manual_seed(derived_seed(seed, type(sampler).__qualname__))
-    index = sampler(batch.positions, batch.grid, shared.progress, generator)
+    index = sampler(batch.places(0), batch.grid, shared.progress, generator, batch.mask)
     if index is None:
         return 0
     shared.indices.append(index)
@@ -223,13 +230,13 @@ def _decode(shared: SharedPass, asked: Sequence[Asking]) -> None:
 
 def _decode_set(shared: SharedPass, points: int, steps: dict[int, int]) -> None:
     """Decode several latents at one set of points in one call; `steps` gives the number of samples for each step."""
-    latents = [_slice_latent(shared.latents[step], 0, samples) for step, samples in steps.items()]
-    asked = [shared.queries(points, samples) for samples in steps.values()]
+    latents = [latent_part(shared.latents[step], slice(0, samples)) for step, samples in steps.items()]
+    asked = [shared.queries(points, samples, step) for step, samples in steps.items()]
     if len(asked) == 1:
         values = shared.model.decode(latents[0], asked[0])
     else:
         positions = torch.cat([queries.positions for queries in asked])
-        values = shared.model.decode(_join_latents(latents), Queries(positions, asked[0].grid))
+        values = shared.model.decode(joined_latents(latents), Queries(positions, asked[0].grid))
     values = pick(_at_least_float32(values), shared.batch.channels)
     for step, part in zip(steps, torch.split(values, list(steps.values()))):
         shared.decoded[points, step] = part
@@ -276,18 +283,23 @@ class LossView:
         samples = self._asking.samples(len(self.batch.states))
         index = self._shared.indices[points]
         truth = _at_least_float32(self.batch.states[:samples, step])
-        truth = truth if index is None else _take(truth, index[:samples])
-        return Decoded(self._shared.decoded[points, step][:samples], truth, self._shared.queries(points, samples))
+        mask = None if self.batch.mask is None else self.batch.mask[:samples]
+        if index is not None:
+            truth = _take(truth, index[:samples])
+            mask = None if mask is None else mask.gather(1, index[:samples])
+        queries = self._shared.queries(points, samples, step)
+        return Decoded(self._shared.decoded[points, step][:samples], truth, queries, mask)
 
     def reencode(self, values: Tensor, step: int) -> Latent:
         """E of decoded values (B, N, C) at all points, put in the place of the newest frame u_{t+step}."""
         channels = self._shared.batch.channels
         if channels is not None:
             values = spread(values, channels, self._shared.batch.states.shape[-1])
-        inputs = _slice_points(self._shared.advance_to(step), 0, len(values))
+        inputs = points_part(self._shared.advance_to(step), slice(0, len(values)))
         enabled, dtype = self._shared.autocast
         with torch.autocast(values.device.type, dtype=dtype, enabled=enabled):
-            latent = self._shared.model.encode(self._shared.model.replace_newest(inputs, values))
+            points = self._shared.model.replace_newest(inputs, values)
+            latent = self._shared.model.encode(points, self._shared.batch.condition[: len(values)])
         return latent._replace(tokens=_at_least_float32(latent.tokens))
 
     def _undeclared(self, use: str) -> PluginError:
@@ -306,44 +318,3 @@ def _at_least_float32(values: Tensor) -> Tensor:
 def _take(values: Tensor, index: Tensor) -> Tensor:
     """(B, N, C) at indices (B, Q): (B, Q, C)."""
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
-
-
-def _slice_points(points: PointSet, start: int, stop: int) -> PointSet:
-    return points._replace(
-        positions=points.positions[start:stop],
-        values=points.values[start:stop],
-        mask=None if points.mask is None else points.mask[start:stop],
-        neighbours=None if points.neighbours is None else points.neighbours[start:stop],
-    )
-
-
-def _join_points(parts: Sequence[PointSet]) -> PointSet:
-    """Several point sets of one kind, one after the other along the batch axis."""
-    if len(parts) == 1:
-        return parts[0]
-    masks = [part.mask for part in parts if part.mask is not None]
-    neighbours = [part.neighbours for part in parts if part.neighbours is not None]
-    return PointSet(
-        torch.cat([part.positions for part in parts]),
-        torch.cat([part.values for part in parts]),
-        torch.cat(masks) if masks else None,
-        parts[0].grid,
-        torch.cat(neighbours) if neighbours else None,
-    )
-
-
-def _slice_latent(latent: Latent, start: int, stop: int) -> Latent:
-    if (start, stop) == (0, len(latent.tokens)):
-        return latent
-    anchors = latent.anchors
-    if anchors is not None and anchors.dim() == 3:
-        anchors = anchors[start:stop]
-    return Latent(latent.tokens[start:stop], anchors, latent.grid)
-
-
-def _join_latents(parts: Sequence[Latent]) -> Latent:
-    """Several latents of one model, one after the other along the batch axis."""
-    anchors = parts[0].anchors
-    if anchors is not None and anchors.dim() == 3:
-        anchors = torch.cat([part.anchors for part in parts if part.anchors is not None])
-    return Latent(torch.cat([part.tokens for part in parts]), anchors, parts[0].grid)

@@ -12,8 +12,8 @@ import torch
 from attrs import frozen
 from torch import nn
 
+from ups_kit.batching import to_device
 from ups_kit.errors import UpsKitError
-from ups_kit.fit.batches import to_device
 from ups_kit.fit.forward import LossTerm, compute_losses
 from ups_kit.interfaces import Batch, Dataset, Loss, Progress
 from ups_kit.weighting import Weighted

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
+from ups_kit.batching import to_device
 from ups_kit.data.latents import cached_dataset
 from ups_kit.errors import DataError, UsageError
-from ups_kit.fit.batches import TrainingWindows, to_device
+from ups_kit.fit.batches import TrainingWindows
 from ups_kit.fit.checks import active_losses, weighting_of
 from ups_kit.fit.fitting import Task, frozen_parts
 from ups_kit.fit.forward import LossBundle, LossTerm, compute_losses
 from ups_kit.fit.loop import fit
 from ups_kit.folder import StageFolder
-from ups_kit.interfaces import Batch, Calibrates, ComparesLatents, Dataset, FieldSpec, LossConfig, Progress
+from ups_kit.interfaces import Batch, Calibrates, ComparesLatents, Dataset, FieldSpec, LossConfig, Prepares, Progress
 from ups_kit.tasks import model_for, tasks_of
 from ups_kit.trackers import Trackers
 
@@ -138,7 +139,8 @@ def on_cached_latents(
         experiment, windows.steps, reads_fields, lambda text: trackers.line(f"{windows.stage}  {text}")
     )
     from_memory = dataset.latents.memory is not None and not reads_fields
-    return attrs.evolve(windows, dataset=dataset, workers=0 if from_memory else windows.workers), summary
+    workers = 0 if from_memory else windows.workers
+    return attrs.evolve(windows, dataset=dataset, workers=workers, preparation=None), summary
 
 
 def _train(
@@ -161,6 +163,7 @@ def _train(
         device=experiment.device,
         workers=run.workers,
         worker_start=run.worker_start,
+        preparation=model.encoder.preparation if isinstance(model.encoder, Prepares) else None,
     )
 
     def loss(batch: Batch, progress: Progress, generator: torch.Generator) -> LossBundle:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ups_kit.batching import to_device
 from ups_kit.errors import DataError
-from ups_kit.fit.batches import to_device
 from ups_kit.interfaces import Batch, Dataset, Multitask, Queries
 from ups_kit.metrics import nrmse
 from ups_kit.tasks import model_for, tasks_of
