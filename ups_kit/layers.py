@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+BLOCK_PARTS = 6  # of a modulation: scale, shift and gate of the attention, then of the network
+CROSS_PARTS = 8  # scale and shift of the queries' norm, of the tokens'; gate; scale, shift and gate of the network
+
 
 class Rotary(nn.Module):
     """Rotary position embedding on anchor positions (Su et al., arXiv:2104.09864), periodic where the domain is.
@@ -136,16 +139,11 @@ class Block(nn.Module):
     ) -> Tensor:
         if self.neighbours is not None and lattice is not None:
             tokens = tokens + self._dropped(self.neighbours(tokens, lattice))
-        parts = (None,) * 6 if modulation is None else modulation.chunk(6, dim=-1)
+        parts = (None,) * BLOCK_PARTS if modulation is None else modulation.chunk(BLOCK_PARTS, dim=-1)
         normed = modulated(tokens, parts[0], parts[1])
-        tokens = self._added(tokens, self.attention(normed, rotary, mask), parts[2])
+        tokens = _added(tokens, self._dropped(self.attention(normed, rotary, mask)), parts[2])
         normed = modulated(tokens, parts[3], parts[4])
-        return self._added(tokens, self.down(F.gelu(self.up(normed))), parts[5])
-
-    def _added(self, tokens: Tensor, residual: Tensor, gate: Tensor | None) -> Tensor:
-        """Tokens plus a residual that is scaled by 1 + `gate`."""
-        residual = self._dropped(residual)
-        return tokens + residual if gate is None else torch.addcmul(tokens, residual, 1 + gate)
+        return _added(tokens, self._dropped(self.down(F.gelu(self.up(normed)))), parts[5])
 
     def _dropped(self, residual: Tensor) -> Tensor:
         """Stochastic depth: leave a residual out for some samples of a training batch (Huang et al., 2016)."""
@@ -162,32 +160,89 @@ def modulated(tokens: Tensor, scale: Tensor | None, offset: Tensor | None) -> Te
     return normed if scale is None or offset is None else torch.addcmul(offset, normed, 1 + scale)
 
 
+def _added(tokens: Tensor, residual: Tensor, gate: Tensor | None) -> Tensor:
+    """Tokens plus a residual that is scaled by 1 + `gate`."""
+    return tokens + residual if gate is None else torch.addcmul(tokens, residual, 1 + gate)
+
+
 class Modulation(nn.Module):
-    """From a condition to one modulation per block: (batch, conditions) to a list of (batch, 1, 6·width).
+    """From a condition to one modulation per layer: (batch, conditions) to a list of (batch, 1, 6·width).
 
     "shared": one for all blocks, plus a learned offset of each (Chen et al., arXiv:2310.00426). "low_rank": one for
-    each block from a bottleneck. Either spends few parameters where UPT's own blocks spend most of theirs. Zero at
-    first.
+    each block from a bottleneck. Either spends few parameters where UPT's own blocks spend most of theirs. "full":
+    UPT's own, one linear map for each block from a wide embedding (`ConditionEmbedding`, of width 4·`embedding`, which
+    is `width` where not given). Zero at first, which UPT's are not.
+
+    After those of the `blocks` come those of `crosses` cross-attention layers, (batch, 1, 8·width) each.
     """
 
-    def __init__(self, conditions: int, width: int, blocks: int, *, form: str = "low_rank", rank: int = 16) -> None:
+    def __init__(
+        self,
+        conditions: int,
+        width: int,
+        blocks: int,
+        *,
+        form: str = "low_rank",
+        rank: int = 16,
+        crosses: int = 0,
+        embedding: int | None = None,
+    ) -> None:
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, rank), nn.SiLU())
-        maps = 1 if form == "shared" else blocks
-        self.maps = nn.ModuleList(zero(nn.Linear(rank, 6 * width)) for _ in range(maps))
-        self.offsets = nn.Parameter(torch.zeros(blocks, 6 * width)) if form == "shared" else None
+        self.embed: nn.Module
+        if form == "full":
+            self.embed = ConditionEmbedding(conditions, width if embedding is None else embedding)
+            code = self.embed.width
+        else:
+            code = rank
+            self.embed = nn.Sequential(nn.Linear(conditions, width), nn.SiLU(), nn.Linear(width, rank), nn.SiLU())
+        sizes = [BLOCK_PARTS * width] * blocks + [CROSS_PARTS * width] * crosses
+        shared = form == "shared"
+        self.maps = nn.ModuleList(zero(nn.Linear(code, size)) for size in (dict.fromkeys(sizes) if shared else sizes))
+        self.offsets = nn.Parameter(torch.zeros(blocks, BLOCK_PARTS * width)) if shared else None
+        self.cross_offsets = nn.Parameter(torch.zeros(crosses, CROSS_PARTS * width)) if shared and crosses else None
         self.blocks = blocks
 
     def forward(self, condition: Tensor) -> list[Tensor]:
         code = self.embed(condition)
-        if self.offsets is not None:
-            common = self.maps[0](code)
-            return [(common + offset).unsqueeze(1) for offset in self.offsets]
-        return [layer(code).unsqueeze(1) for layer in self.maps]
+        if self.offsets is None:
+            return [layer(code).unsqueeze(1) for layer in self.maps]
+        tables = [table for table in (self.offsets, self.cross_offsets) if table is not None and len(table)]
+        commons = [layer(code) for layer in self.maps]
+        return [(common + offset).unsqueeze(1) for common, table in zip(commons, tables) for offset in table]
+
+
+class ConditionEmbedding(nn.Module):
+    """A condition as UPT embeds it: (batch, conditions) to (batch, 4·width), the sum of what its columns say.
+
+    A column's number becomes `width` sines and cosines, then a network width → 4·width → 4·width with GELU after both
+    maps. UPT brings numbers to 0 … 200 and takes wavelengths of 2π to 2π·10⁴; here they are normalised, and a deviation
+    counts as 50. Source: Alkin et al., arXiv:2402.12365, appendix.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, conditions: int, width: int) -> None:
+        super().__init__()
+        waves = 50 * torch.logspace(0, -4, width // 2 + 1)[:-1]
+        self.register_buffer("frequencies", waves, persistent=False)
+        self.columns = nn.ModuleList(
+            nn.Sequential(nn.Linear(2 * len(waves), 4 * width), nn.GELU(), nn.Linear(4 * width, 4 * width), nn.GELU())
+            for _ in range(conditions)
+        )
+        self.width = 4 * width
+
+    def forward(self, condition: Tensor) -> Tensor:
+        angles = condition.unsqueeze(-1) * self.frequencies  # (batch, conditions, width / 2)
+        waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        return torch.stack([column(waves[:, place]) for place, column in enumerate(self.columns)]).sum(0)
 
 
 class CrossAttention(nn.Module):
-    """Queries attend to tokens, then pass a small network; pre-norm, residual."""
+    """Queries attend to tokens, then pass a small network; pre-norm, residual.
+
+    With a modulation (batch, 1, 8·width) the norms of queries, of tokens and before the network are scaled and shifted
+    by it, and both outputs scaled, as in UPT.
+    """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
@@ -199,14 +254,19 @@ class CrossAttention(nn.Module):
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
 
-    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """(batch, queries, width) and (batch, tokens, width) to (batch, queries, width)."""
-        q = self._heads(self.query(modulated(queries, None, None)))
-        k, v = (self._heads(part) for part in self.key_value(modulated(tokens, None, None)).chunk(2, dim=-1))
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        queries = queries + self.out(mixed.transpose(1, 2).flatten(2))
-        answer: Tensor = queries + self.down(F.gelu(self.up(modulated(queries, None, None))))
-        return answer
+    def forward(
+        self, queries: Tensor, tokens: Tensor, modulation: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """(batch, queries, width) and (batch, tokens, width) to (batch, queries, width).
+
+        Tokens whose `mask` (batch, tokens) is false are not heard.
+        """
+        parts = (None,) * CROSS_PARTS if modulation is None else modulation.chunk(CROSS_PARTS, dim=-1)
+        q = self._heads(self.query(modulated(queries, parts[0], parts[1])))
+        k, v = (self._heads(part) for part in self.key_value(modulated(tokens, parts[2], parts[3])).chunk(2, dim=-1))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
+        queries = _added(queries, self.out(mixed.transpose(1, 2).flatten(2)), parts[4])
+        return _added(queries, self.down(F.gelu(self.up(modulated(queries, parts[5], parts[6])))), parts[7])
 
     def _heads(self, values: Tensor) -> Tensor:
         return torch.unflatten(values, -1, (self.heads, -1)).transpose(1, 2)
