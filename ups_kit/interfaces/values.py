@@ -106,6 +106,7 @@ class Example(NamedTuple):
     queries: Queries
     values: Tensor  # (B, Q, C) at the queries, normalised
     channels: tuple[int, ...] | None = None  # the model's channel of each of them; None: all, in their order
+    mask: Tensor | None = None  # (B, Q), true where a query is real and not padding; None: all are
 
 
 class Decoded(NamedTuple):
@@ -114,3 +115,4 @@ class Decoded(NamedTuple):
     values: Tensor  # (B, Q, C)
     truth: Tensor  # (B, Q, C)
     queries: Queries
+    mask: Tensor | None = None  # (B, Q), true where a query is real and not padding; None: all are
