@@ -62,7 +62,7 @@ class LatentModel(nn.Module):
         if self.fields.steady:
             latent, values = self.step(latent, batch.condition), batch.states[:, 1]
         queries = Queries(places, batch.grid)
-        return Example(latent, queries, pick(values, batch.channels), batch.channels)
+        return Example(latent, queries, pick(values, batch.channels), batch.channels, batch.mask)
 
     def reencoded_rollout(self, inputs: PointSet, condition: Tensor, steps: int) -> list[Tensor]:
         """The fields (B, N, C) after 1, 2, … `steps` steps, decoded and encoded again at every step."""

@@ -123,8 +123,8 @@ class TaskView(LatentModel):
 
     def example(self, batch: Batch) -> Example:
         """The example in the model's own channels and space."""
-        latent, queries, values, _ = super().example(batch)
-        return Example(latent, self.placement.queries(queries), values, self.placement.targets)
+        example = super().example(batch)
+        return example._replace(queries=self.placement.queries(example.queries), channels=self.placement.targets)
 
 
 def tasks_of(dataset: Dataset) -> Mapping[str, Dataset]:

@@ -188,3 +188,72 @@ def test_equal_keys_are_equal_samplers():
     assert UniformConfig(ratio=0.5).build(fields()) == UniformConfig(ratio=0.5).build(fields())
     assert UniformConfig(ratio=0.5).build(fields()) != UniformConfig(ratio=0.25).build(fields())
     assert UniformConfig(ratio=0.5).build(fields()) != StratifiedConfig(ratio=0.5).build(fields())
+
+
+# -- samples of different sizes, filled up with padding ---------------------------------------------------------------
+SIZES = (40, 25, 31)
+
+
+def padded(repeats: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scattered points of three sizes, repeated, and their mask; padding repeats the sample's first point."""
+    positions = torch.rand(len(SIZES), max(SIZES), 2, generator=generator(5))
+    mask = torch.arange(max(SIZES)) < torch.tensor(SIZES)[:, None]
+    positions = torch.where(mask[..., None], positions, positions[:, :1])
+    return positions.repeat(repeats, 1, 1), mask.repeat(repeats, 1)
+
+
+def masked_draw(config, positions, mask, seed=0):
+    return config.build(fields(2))(positions, None, START, generator(seed), mask)
+
+
+@pytest.mark.parametrize("config", [UniformConfig, StratifiedConfig])
+@pytest.mark.parametrize(
+    ("keys", "count"), [({"queries": 9}, 9), ({"ratio": 0.5}, 12), ({"ratio": 1.0}, 25), ({"queries": 1000}, 25)]
+)
+def test_padding_is_never_drawn_and_the_fewest_points_set_the_number(config, keys, count):
+    positions, mask = padded(50)
+    index = masked_draw(config(**keys), positions, mask)
+    assert index.shape == (150, count)
+    assert mask.gather(1, index).all()
+    assert all(len(row.unique()) == index.shape[1] for row in index)
+
+
+@pytest.mark.parametrize("config", [UniformConfig, StratifiedConfig])
+def test_a_mask_without_padding_draws_as_none_does(config):
+    positions, mask = torch.rand(3, 50, 2, generator=generator()), torch.ones(3, 50, dtype=torch.bool)
+    assert torch.equal(
+        masked_draw(config(queries=20), positions, mask), masked_draw(config(queries=20), positions, None)
+    )
+    assert masked_draw(config(ratio=1.0), positions, mask) is None
+
+
+@pytest.mark.parametrize("keys", [{}, {"blocks": 2}])
+def test_what_padding_holds_does_not_change_a_stratified_draw(keys):
+    positions, mask = padded()
+    elsewhere = torch.where(mask[..., None], positions, torch.full_like(positions, 7.0))
+    first, second = (
+        masked_draw(StratifiedConfig(queries=12, **keys), places, mask) for places in (positions, elsewhere)
+    )
+    assert torch.equal(first, second)
+
+
+def test_real_points_are_drawn_equally_often_beside_padding():
+    draws, queries = 3000, 9
+    positions, mask = padded(draws)
+    index = masked_draw(UniformConfig(queries=queries), positions, mask)
+    for place, size in enumerate(SIZES):
+        counts = torch.bincount(index[place :: len(SIZES)].flatten(), minlength=size).double()
+        expected = draws * queries / size
+        chi2 = float(((counts - expected).square() / expected).sum()) / (1 - queries / size)  # without replacement
+        assert abs(chi2 - (size - 1)) < 5 * math.sqrt(2 * (size - 1))
+
+
+def test_stratified_shares_are_those_of_each_samples_own_real_points():
+    positions, mask = padded(400)
+    index = masked_draw(StratifiedConfig(queries=12, blocks=2), positions, mask)
+    cells = box_cells(positions, 2, mask)
+    for place, size in enumerate(SIZES):
+        rows = slice(place, None, len(SIZES))
+        held = torch.bincount(cells[place][mask[place]], minlength=4)
+        drawn = torch.stack([torch.bincount(row, minlength=4) for row in cells[rows].gather(1, index[rows])])
+        assert (drawn - held * 12 / size).abs().max() < 1

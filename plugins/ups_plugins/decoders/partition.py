@@ -94,7 +94,7 @@ class PartitionDecoder(nn.Module):
 
     def _whole_equations(self, example: Example) -> tuple[Tensor, Tensor]:
         """Normal equations of the fields at all queries: (unknowns, unknowns) and (unknowns, C, 1)."""
-        latent, queries, values, _ = example
+        latent, queries, values = example[:3]
         assert latent.grid is not None
         features = self.linear.in_features + 1
         unknowns = features * self.modes**self.fields.space_dims
@@ -115,7 +115,7 @@ class PartitionDecoder(nn.Module):
         A token's expansion minimises the squared error under its own hat function, which splits into one small
         projection along each axis; neighbours that all fit the field also fit it blended.
         """
-        latent, queries, values, _ = example
+        latent, queries, values = example[:3]
         assert latent.grid is not None
         assert queries.grid is not None
         wanted = torch.unflatten(values, 1, queries.grid).double()

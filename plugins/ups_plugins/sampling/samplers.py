@@ -1,7 +1,8 @@
 """Samplers of query points (docs/method.md §3). All return indices (batch, queries), distinct within a sample, or None.
 
-None means all points in their order, so that asking for all of them is the dense computation, bit for bit. Samplers
-compare equal where their keys do.
+None means all points in their order, so that asking for all of them is the dense computation, bit for bit. Where
+samples are filled up with padding (a mask), as many points are drawn of each as the one with the fewest real points
+gives, and padding never. Samplers compare equal where their keys do.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 
 import torch
+import torch.nn.functional as F
 from attrs import frozen
 from torch import Tensor
 
@@ -26,14 +28,21 @@ class UniformSampler:
     keys: UniformConfig
 
     def __call__(
-        self, positions: Tensor, grid: tuple[int, ...] | None, progress: Progress, generator: torch.Generator
+        self,
+        positions: Tensor,
+        grid: tuple[int, ...] | None,
+        progress: Progress,
+        generator: torch.Generator,
+        mask: Tensor | None = None,
     ) -> Tensor | None:
         batch, points = positions.shape[:2]
-        queries = self.keys.count(points, progress)
+        queries = self.keys.count(_fewest(points, mask), progress)
         if queries == points:
             return None
-        random = torch.rand(batch, points, device=generator.device, generator=generator)
-        return random.to(positions.device).topk(queries, dim=1, sorted=False).indices
+        random = torch.rand(batch, points, device=generator.device, generator=generator).to(positions.device)
+        if mask is not None:
+            random = random.masked_fill(~mask, -1.0)
+        return random.topk(queries, dim=1, sorted=False).indices
 
 
 @frozen
@@ -47,23 +56,47 @@ class StratifiedSampler:
     keys: StratifiedConfig
 
     def __call__(
-        self, positions: Tensor, grid: tuple[int, ...] | None, progress: Progress, generator: torch.Generator
+        self,
+        positions: Tensor,
+        grid: tuple[int, ...] | None,
+        progress: Progress,
+        generator: torch.Generator,
+        mask: Tensor | None = None,
     ) -> Tensor | None:
-        batch, points, dims = positions.shape
-        queries = self.keys.count(points, progress)
+        batch, points = positions.shape[:2]
+        queries = self.keys.count(_fewest(points, mask), progress)
         if queries == points:
             return None
-        along = self.keys.blocks_along(dims, queries)
-        if grid is not None:
-            blocks, sizes = (part.to(positions.device).expand(batch, -1) for part in _grid_strata(grid, along))
-        else:
-            blocks = box_cells(positions, along)
-            sizes = torch.zeros(batch, along**dims, dtype=torch.long, device=positions.device)
-            sizes.scatter_add_(1, blocks, torch.ones_like(blocks))
+        blocks, sizes = self._strata(positions, grid, queries, mask)
         ties = torch.rand(sizes.shape, device=generator.device, generator=generator, dtype=torch.float64)
         shares = proportional_shares(sizes, queries, ties.to(positions.device))
         random = torch.rand(batch, points, device=generator.device, generator=generator, dtype=torch.float64)
+        if mask is not None:  # padding lies in a block behind the others, which gives nothing
+            blocks = blocks.masked_fill(~mask, sizes.shape[1])
+            sizes, shares = F.pad(sizes, (0, 1)), F.pad(shares, (0, 1))
         return _draw(blocks, sizes, shares, random.to(positions.device), queries)
+
+    def _strata(
+        self, positions: Tensor, grid: tuple[int, ...] | None, queries: int, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The block (batch, points) of every point, and how many real points each block holds (batch, blocks)."""
+        batch, _, dims = positions.shape
+        along = self.keys.blocks_along(dims, queries)
+        if grid is not None:
+            blocks, sizes = (part.to(positions.device).expand(batch, -1) for part in _grid_strata(grid, along))
+            if mask is None:
+                return blocks, sizes
+            count = sizes.shape[1]
+        else:
+            blocks, count = box_cells(positions, along, mask), along**dims
+        sizes = torch.zeros(batch, count, dtype=torch.long, device=positions.device)
+        real = torch.ones_like(blocks) if mask is None else mask.long()
+        return blocks, sizes.scatter_add_(1, blocks, real)
+
+
+def _fewest(points: int, mask: Tensor | None) -> int:
+    """How many real points the sample has that has the fewest."""
+    return points if mask is None else int(mask.sum(1).min())
 
 
 def _draw(blocks: Tensor, sizes: Tensor, shares: Tensor, random: Tensor, queries: int) -> Tensor:
@@ -96,9 +129,16 @@ def _grid_strata(grid: tuple[int, ...], along: int) -> tuple[Tensor, Tensor]:
     return blocks[None], torch.bincount(blocks)[None]
 
 
-def box_cells(positions: Tensor, along: int) -> Tensor:
-    """The cell (batch, points) of every point in a regular grid of cells over the bounding box of its sample."""
-    low, high = positions.amin(1, keepdim=True), positions.amax(1, keepdim=True)
+def box_cells(positions: Tensor, along: int, mask: Tensor | None = None) -> Tensor:
+    """The cell (batch, points) of every point in a regular grid of cells over the bounding box of its sample.
+
+    The box is that of the points whose `mask` (batch, points) is true.
+    """
+    low, high = positions, positions
+    if mask is not None:
+        out = ~mask.unsqueeze(-1)
+        low, high = positions.masked_fill(out, torch.inf), positions.masked_fill(out, -torch.inf)
+    low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
     extent = (high - low).clamp_min(torch.finfo(positions.dtype).tiny)
     part = ((positions - low) / extent * along).long().clamp_(0, along - 1)
     cell = part[..., 0]
@@ -111,7 +151,7 @@ def proportional_shares(sizes: Tensor, queries: int, ties: Tensor) -> Tensor:
     """How many of `queries` points each block gives, (batch, blocks), in proportion to its size.
 
     Largest remainders; at least one from every block that holds points where the queries suffice. No block gives more
-    than it holds. `sizes` sum to the number of points of each sample, which is more than `queries`; `ties` in [0, 1),
+    than it holds. `sizes` sum to the number of real points of each sample, at least `queries`; `ties` in [0, 1),
     of the same shape, decide between equal remainders.
     """
     quota = sizes.double() * queries / sizes.sum(1, keepdim=True)
