@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ups_kit import Components, hookimpl
 
+from .config import MeshEncoderConfig
+
 
 @hookimpl
 def ups_kit_components() -> Components:
     """The parts for data on meshes."""
-    return {}
+    return {"encoder": {"mesh": MeshEncoderConfig}}

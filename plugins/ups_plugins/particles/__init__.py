@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ups_kit import Components, hookimpl
 
+from .config import ParticleEncoderConfig
+
 
 @hookimpl
 def ups_kit_components() -> Components:
     """The parts for data on particles."""
-    return {}
+    return {"encoder": {"particle": ParticleEncoderConfig}}

@@ -1,0 +1,112 @@
+"""The recipe keys that encoders through supernodes share. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from attrs import field, frozen
+from attrs.validators import ge, gt, in_, optional
+
+from .interfaces import Encoder, FieldSpec, LatentSpec, heads_problems
+
+if TYPE_CHECKING:
+    from .neighbours import SupernodeGraph
+
+DEFAULT_REACH = 1.25  # of the spacing of supernodes: neighbourhoods of a lattice overlap, and every point is in some
+
+
+@frozen(kw_only=True)
+class SupernodeKeys:
+    """What every encoder through supernodes can be told."""
+
+    supernodes: int = field(
+        default=256, validator=gt(0), metadata={"help": "supernodes; of a lattice the nearest number that has its shape"}
+    )
+    lattice: tuple[int, ...] | None = field(
+        default=None,
+        metadata={"help": "supernodes along each axis, with choice = 'grid'; from `supernodes` where not given"},
+    )
+    choice: Literal["grid", "farthest", "random"] = field(
+        default="grid",
+        validator=in_(("grid", "farthest", "random")),
+        metadata={"help": "where supernodes stand: on a lattice over the domain; at points far from each other; at any"},
+    )
+    radius: float | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "how far a supernode hears; 1.25 × the supernodes' spacing where not given", "unit": "length"},
+    )
+    nearest: bool = field(
+        default=False, metadata={"help": "hear the nearest points however far they are, instead of those in the radius"}
+    )
+    degree: int = field(default=32, validator=gt(0), metadata={"help": "points that a supernode hears, at most"})
+    pick: Literal["spread", "nearest"] = field(
+        default="spread",
+        validator=in_(("spread", "nearest")),
+        metadata={"help": "which, where more lie in the radius: some from all over it, or the nearest"},
+    )
+    hidden: int | None = field(
+        default=None, validator=optional(gt(0)), metadata={"help": "width of a message; latent.width where not given"}
+    )
+    depth: int = field(default=1, validator=ge(0), metadata={"help": "transformer blocks over the supernodes"})
+    heads: int = field(default=2, validator=gt(0), metadata={"help": "attention heads; divides latent.width"})
+    mlp_ratio: float = field(
+        default=4.0, validator=gt(0), metadata={"help": "width of a block's network, in token widths"}
+    )
+    modulation: Literal["none", "shared", "low_rank", "full"] = field(
+        default="none",
+        validator=in_(("none", "shared", "low_rank", "full")),
+        metadata={"help": "how the blocks are conditioned on time step and parameters; full: as in UPT's own build"},
+    )
+
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+        """Heads divide the width; supernodes, radius and degree fit the points and the domain."""
+        from .neighbours.problems import graph_problems
+
+        yield from heads_problems(self.heads, latent.width)
+        yield from graph_problems(
+            fields,
+            supernodes=self.supernodes,
+            lattice=self.lattice,
+            choice=self.choice,
+            radius=None if self.nearest else self.reach(fields),
+            degree=self.degree,
+        )
+
+    def reach(self, fields: FieldSpec) -> float:
+        """The radius, given or from the supernodes' spacing, in the domain's unit of length."""
+        count = math.prod(self.lattice) if self.lattice is not None else self.supernodes
+        spacing = (math.prod(fields.extent) / count) ** (1 / fields.space_dims)
+        return self.radius if self.radius is not None else DEFAULT_REACH * spacing
+
+    def graph(self, fields: FieldSpec) -> SupernodeGraph:
+        """What looks up supernodes and their neighbours."""
+        from .neighbours import SupernodeGraph
+
+        return SupernodeGraph(
+            domain=fields.domain,
+            periodic=fields.periodic,
+            choice=self.choice,
+            supernodes=self.supernodes,
+            lattice=self.lattice,
+            radius=None if self.nearest else self.reach(fields),
+            degree=self.degree,
+            pick=self.pick,
+        )
+
+    def build(self, fields: FieldSpec, latent: LatentSpec) -> Encoder:
+        from .pooling import SupernodeEncoder
+
+        return SupernodeEncoder(
+            fields,
+            latent,
+            self.graph(fields),
+            reach=self.reach(fields),
+            hidden=latent.width if self.hidden is None else self.hidden,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            modulation=self.modulation,
+        )
