@@ -31,7 +31,7 @@ class FieldSpec:
     `grid` is the number of points along each axis of a regular grid of cell centres or periodic nodes, else None;
     `offset` is where the first point lies in its cell, as a share of the spacing (0.5: cell centres, 0: nodes).
     `sampled` is at how many random points training reads the states (see `ReadsPoints`), None: at all of them.
-    `sampled_inputs` is at how many it reads the inputs, at most; where `sampled` is None, the states are at the same.
+    `sampled_inputs` is at how many it reads the inputs, at least; where `sampled` is None, the states are at the same.
     `counts` is the fewest and the most points that a trajectory has, where there is no grid.
     `moves_with` names the target field that the points move with: x_{t+1} = x_t + dt · u_{t+1}, u being the velocity
     with which a point has come to where it is (LagrangeBench's convention); None: points stand still.

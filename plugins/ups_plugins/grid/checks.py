@@ -22,6 +22,13 @@ def problems(settings: TrajectorySettings, fields: FieldSpec) -> Iterator[tuple[
             "points",
             f"{settings.points} points of a grid of {grid}; nearest: points = {fields.points}, or leave it out",
         )
+    most = settings.input_points[1] if isinstance(settings.input_points, tuple) else settings.input_points
+    if most is not None and fields.points is not None and most > fields.points:
+        yield (
+            "input_points",
+            f"{most} points of a grid of {' × '.join(map(str, fields.grid or ()))}, of {fields.points}; nearest: "
+            f"input_points = {fields.points}, or leave it out",
+        )
 
 
 def _names(settings: TrajectorySettings, fields: FieldSpec) -> Iterator[tuple[str, str]]:

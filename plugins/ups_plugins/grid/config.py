@@ -105,12 +105,15 @@ class GridEncoderConfig:
         """The data lie on a grid that the patches cut evenly; the tokens are as many as the recipe says, if it does."""
         yield from heads_problems(self.heads, latent.width)
         if fields.grid is None:
+            fitting = "'particle'" if fields.layout == "particles" else "'mesh'"
+            yield "use", f"'grid' needs fields on a regular grid, these data are {fields.layout}; use {fitting}"
+            return
+        if fields.sampled_inputs is not None:
             yield (
                 "use",
-                f"'grid' needs fields on a regular grid, these data are {fields.layout}; "
-                f"use an encoder for {fields.layout}",
+                "'grid' needs all points of a grid, and dataset.input_points gives it some at random; use 'mesh', or "
+                "leave dataset.input_points out",
             )
-            return
         grid = " × ".join(map(str, fields.grid))
         common = math.gcd(*fields.grid)
         if common % self.patch_size:

@@ -56,14 +56,28 @@ class GridDataset:
         return self._batch(split, windows, steps, None)
 
     def batch_at_points(self, split: str, windows: NDArray[np.integer], steps: int, seed: int) -> Batch:
-        """The same with the states at `fields.sampled` points of each sample alone, drawn by seed; inputs are whole."""
-        count, total = self.fields.sampled, self.fields.points or 0
+        """The same at points of each sample that are drawn by seed.
+
+        The states are at `fields.sampled` of them; the inputs are whole, or at as many as `input_points` says, and then
+        the states are at the inputs' points where they have none of their own.
+        """
+        generator, samples = np.random.default_rng(seed), len(windows)
+        points = self._drawn(generator, samples, self.fields.sampled)
+        batch = self._batch(split, windows, steps, points)
+        if self.settings.input_points is None:
+            return batch
+        given = self.settings.input_points
+        low, high = given if isinstance(given, tuple) else (given, given)
+        index = self._drawn(generator, samples, int(generator.integers(low, high + 1)))
+        return batch if index is None else _given_at(batch, index, points is None)
+
+    def _drawn(self, generator: np.random.Generator, samples: int, count: int | None) -> NDArray[np.int64] | None:
+        """So many distinct points of each sample in their order, (samples, count); None for all of them."""
+        total = self.fields.points or 0
         if count is None or count >= total:
-            return self._batch(split, windows, steps, None)
-        generator = np.random.default_rng(seed)
-        drawn = [generator.choice(total, count, replace=False, shuffle=False) for _ in windows]
-        points = np.sort(np.asarray(drawn, np.int64).reshape(len(windows), count), axis=1)
-        return self._batch(split, windows, steps, points)
+            return None
+        drawn = [generator.choice(total, count, replace=False, shuffle=False) for _ in range(samples)]
+        return np.sort(np.asarray(drawn, np.int64).reshape(samples, count), axis=1)
 
     def _batch(self, split: str, windows: NDArray[np.integer], steps: int, points: NDArray[np.int64] | None) -> Batch:
         import torch
@@ -180,6 +194,20 @@ class GridDataset:
 
         axes = [torch.from_numpy(axis[:: self.settings.space_stride]).float() for axis in self.files.header.axes]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+
+
+def _given_at(batch: Batch, index: NDArray[np.int64], states: bool) -> Batch:
+    """A batch with its inputs, and where it is asked its states, at points (B, n) of the grid alone."""
+    import torch
+
+    chosen = torch.from_numpy(index)[..., None]
+    positions = batch.inputs.positions.gather(1, chosen.expand(-1, -1, batch.inputs.positions.shape[2]))
+    values = batch.inputs.values.gather(1, chosen.expand(-1, -1, batch.inputs.values.shape[2]))
+    batch = batch._replace(inputs=PointSet(positions, values))
+    if not states:
+        return batch
+    later = chosen[:, None].expand(-1, batch.states.shape[1], -1, batch.states.shape[3])
+    return batch._replace(states=batch.states.gather(2, later), positions=positions, grid=None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class GridEncoder(nn.Module):
 
     def forward(self, points: PointSet) -> Latent:
         if points.grid is None:
-            raise DataError("the encoder 'grid' needs points on a regular grid; use 'mesh' or 'particles' for others")
+            raise DataError("the encoder 'grid' needs points on a regular grid; use 'mesh' or 'particle' for others")
         lattice = tuple(size // self.patch_size for size in points.grid)
         windows = self._windows(torch.unflatten(points.values, 1, points.grid))
         anchors = self._anchors(lattice, points.positions)

@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from glob import has_magic
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from ups_kit import DataError, Field, FieldSpec
 from ups_kit.addresses import url_of
+from ups_kit.data import paths
 from ups_kit.data.hdf5 import check_kind
 from ups_kit.data.stamps import Stamp
 
@@ -141,38 +141,8 @@ class FileSet:
 # Finding files
 # ---------------------------------------------------------------------------------------------------------------------
 def to_be_made(config: TrajectorySettings) -> Path | None:
-    """The file that the recipe's simulator has to make, or None where there is one or nothing makes it.
-
-    A list of files or a pattern stands for files that are there: a simulator makes one file.
-    """
-    path = config.path
-    if config.simulate is None or isinstance(path, tuple) or has_magic(str(path)) or url_of(path) is not None:
-        return None
-    path = path.absolute()
-    return None if path.exists() or path.is_symlink() else path
-
-
-def found(path: Path | tuple[Path, ...], key: str) -> list[Path]:
-    """The files that a path, several, or a pattern stand for, absolute. Raises DataError where there are none."""
-    files: list[Path] = []
-    for entry in path if isinstance(path, tuple) else (path,):
-        if url_of(entry) is not None:
-            files.append(entry)
-            continue
-        pattern = str(entry.absolute())
-        if has_magic(pattern) and not entry.exists():
-            matches = sorted(Path(entry.anchor or ".").glob(str(entry.relative_to(entry.anchor))))
-            if not matches:
-                raise DataError(f"{pattern}: no file fits this pattern", key)
-            files += [match.absolute() for match in matches]
-        else:
-            files.append(Path(pattern))
-    if not files:
-        raise DataError(f"dataset.{key} is empty; expected the path of one or more files", key)
-    twice = {str(file) for file in files if files.count(file) > 1}
-    if twice:
-        raise DataError(f"dataset.{key} names {', '.join(sorted(twice))} more than once", key)
-    return files
+    """The file that the recipe's simulator has to make, or None where there is one or nothing makes it."""
+    return paths.to_be_made(config.path, config.simulate)
 
 
 def check_file(path: Path) -> None:
@@ -208,9 +178,9 @@ def open_files(
     path: Path | tuple[Path, ...] | None = getattr(config, key)
     if path is None:
         return ()
-    paths = found(path, key)
+    names = paths.found(path, key)
     try:
-        files = tuple(_open(config, paths, number, key == "test_path") for number in range(len(paths)))
+        files = tuple(_open(config, names, number, key == "test_path") for number in range(len(names)))
         check_agreement(files)
     except DataError as error:
         error.key = error.key or key
@@ -218,9 +188,9 @@ def open_files(
     return files
 
 
-def _open(config: TrajectorySettings, paths: Sequence[Path], number: int, test: bool) -> OpenFile:
-    given = given_to(config, paths, number, test)
-    source = without_first(config.open_source(paths[number]), config.first_frame)
+def _open(config: TrajectorySettings, names: Sequence[Path], number: int, test: bool) -> OpenFile:
+    given = given_to(config, names, number, test)
+    source = without_first(config.open_source(names[number]), config.first_frame)
     return OpenFile(source, parameters_of(config, source.header, given))
 
 
@@ -356,6 +326,7 @@ def _strided(config: TrajectorySettings, base: FieldSpec) -> FieldSpec:
         history=0 if base.steady else config.history,
         periodic=_periodic(config, base),
         sampled=config.points,
+        sampled_inputs=config.input_points[0] if isinstance(config.input_points, tuple) else config.input_points,
     )
 
 

@@ -37,6 +37,13 @@ def _pattern(instance: object, attribute: Attribute[Any], value: str | None) -> 
         )
 
 
+def a_count_or_range(instance: object, attribute: Attribute[Any], value: int | tuple[int, int]) -> None:
+    """A positive number, or two of them in their order."""
+    low, high = value if isinstance(value, tuple) else (value, value)
+    if not 0 < low <= high:
+        raise ValueError(f"{attribute.name}: expected a positive number, or two in their order, got {value}")
+
+
 @frozen(kw_only=True)
 class TrajectorySettings(ABC):
     """What every dataset of trajectories on a regular grid can be told.
@@ -114,6 +121,16 @@ class TrajectorySettings(ABC):
         metadata={
             "help": "random points at which train frames after the given ones are read; all of them where not given",
             "unit": "points",
+        },
+    )
+    input_points: int | tuple[int, int] | None = field(
+        default=None,
+        validator=optional(a_count_or_range),
+        metadata={
+            "help": "random points at which training is given each sample, as many or from so many to so many, for "
+            "encoders that take any points; frames are compared at the same, or at `points`; all where not given",
+            "unit": "points",
+            "example": "[1024, 4096]",
         },
     )
     drop_bad_samples: bool = field(
