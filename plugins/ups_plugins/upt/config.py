@@ -11,7 +11,7 @@ from attrs.validators import ge, gt, in_, le
 from ups_kit import FieldSpec, LatentSpec, Weighted
 from ups_kit.interfaces import Loss, Sampler, SamplerConfig
 
-from .refusals import at_all_points, not_steady
+from .refusals import at_all_points, not_steady, whole
 
 if TYPE_CHECKING:
     from .losses import Curriculum
@@ -154,7 +154,7 @@ class SpectralConfig(Weighted):
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         """The data must lie on a regular grid."""
-        yield from at_all_points(fields, "a spectrum needs all points of a grid")
+        yield from whole(fields, "a spectrum needs all points of a grid")
         if fields.grid is None:
             yield "use", f"'spectral' needs fields on a regular grid, these lie on a layout '{fields.layout}'"
 
@@ -172,7 +172,7 @@ class MeanPreservationConfig(Weighted):
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         """The spatial mean is that of all points."""
-        yield from at_all_points(fields, "a spatial mean needs all points")
+        yield from whole(fields, "a spatial mean needs all points")
 
     def build(self, fields: FieldSpec) -> Loss:
         from .losses import MeanPreservationLoss
@@ -193,9 +193,10 @@ class TotalVariationConfig(Weighted):
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         """The data must lie on a regular grid."""
         if self.of == "field":
-            yield from at_all_points(fields, "neighbours are neighbours on the whole grid; set of = 'latent'")
-        if fields.grid is None:
-            yield "use", f"'total_variation' needs fields on a regular grid, these lie on a layout '{fields.layout}'"
+            yield from whole(fields, "neighbours are neighbours on the whole grid; set of = 'latent'")
+            if fields.grid is None:
+                expected = "fields on a regular grid; set of = 'latent' where the tokens are on a lattice"
+                yield "use", f"'total_variation' needs {expected}; these data lie on a layout '{fields.layout}'"
 
     def build(self, fields: FieldSpec) -> Loss:
         from .losses import ALL, TotalVariationLoss

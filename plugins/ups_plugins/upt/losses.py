@@ -3,6 +3,9 @@
 Symbols: u_t the fields at step t, z_t = E(u_t), q query points. Shapes: fields (batch, queries, channels), tokens
 (batch, tokens, width). Every loss is a scalar. Where a loss has a sampler it compares at the sampled points only; the
 scales that it divides by are those of the whole frame, so that sampling does not change an MSE's expectation.
+
+Where samples are filled up with padding (`Batch.mask`), every mean over points is one over a sample's real points, and
+samples count alike however many points they have: a batch gives the mean of what its samples give one by one.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor
 
-from ups_kit.errors import PluginError
+from ups_kit.errors import DataError, PluginError
 from ups_kit.interfaces import ForwardPass, Latent, Needs, Progress, Sampler
 
 Error = Literal["mse", "relative"]
@@ -34,15 +37,23 @@ def mean_squared_error(forward: ForwardPass, step: int, error: Error) -> Tensor:
     decoded = forward.decoded(step)
     squared = (decoded.values - decoded.truth).square()
     if error == "mse":
-        return squared.mean()
-    relative: Tensor = squared.mean(1) / (_mean_square(forward, step, len(squared)) + QUIET)
+        return squared.mean() if decoded.mask is None else mean_over_points(squared, decoded.mask).mean()
+    relative: Tensor = mean_over_points(squared, decoded.mask) / (_mean_square(forward, step, len(squared)) + QUIET)
     return relative.mean()
+
+
+def mean_over_points(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of (B, N, C) over each sample's points, of those whose mask (B, N) is true: (B, C)."""
+    if mask is None:
+        return values.mean(1)
+    return values.masked_fill(~mask.unsqueeze(-1), 0).sum(1) / mask.sum(1, keepdim=True)
 
 
 def _mean_square(forward: ForwardPass, step: int, samples: int) -> Tensor:
     """Mean square of the true frame of each sample and channel over all points, (B, C)."""
-    frame = forward.batch.states[:samples, step]
-    return frame.to(torch.promote_types(frame.dtype, torch.float32)).square().mean(1)
+    frame, mask = forward.batch.states[:samples, step], forward.batch.mask
+    squared = frame.to(torch.promote_types(frame.dtype, torch.float32)).square()
+    return mean_over_points(squared, None if mask is None else mask[:samples])
 
 
 @define(eq=False)
@@ -79,7 +90,23 @@ class LatentForwardLoss:
         return Needs(steps=1, encodes=(1,))
 
     def __call__(self, forward: ForwardPass) -> Tensor:
-        return latent_error(forward.latent(1).tokens, forward.encoded(1).tokens, self.relative)
+        return _compared(forward, 1, self.relative)
+
+
+def _compared(forward: ForwardPass, step: int, relative: bool) -> Tensor:
+    """The error of the latent of a step to that of the true frame."""
+    latent = forward.latent(step)
+    _check_places(forward, latent)
+    return latent_error(latent.tokens, forward.encoded(step).tokens, relative)
+
+
+def _check_places(forward: ForwardPass, latent: Latent) -> None:
+    """Raise DataError where tokens stand at points that move: those of another frame then stand elsewhere."""
+    if forward.batch.positions.dim() == 4 and latent.anchors is not None and latent.grid is None:
+        raise DataError(
+            "these points move, and so do the tokens that stand at some of them: latents of two frames cannot be "
+            "compared token by token; place the encoder's supernodes on a lattice, or leave such losses out"
+        )
 
 
 def latent_error(tokens: Tensor, target: Tensor, relative: bool) -> Tensor:
@@ -161,10 +188,7 @@ class LatentRolloutLoss:
         return Needs(steps=steps[-1], encodes=tuple(steps)) if steps else None
 
     def __call__(self, forward: ForwardPass) -> Tensor:
-        errors = [
-            latent_error(forward.latent(step).tokens, forward.encoded(step).tokens, self.relative)
-            for step in self.curriculum.steps(forward.progress)
-        ]
+        errors = [_compared(forward, step, self.relative) for step in self.curriculum.steps(forward.progress)]
         return torch.stack(errors).mean()
 
 
@@ -184,10 +208,19 @@ class RelativeLoss:
 
     def __call__(self, forward: ForwardPass) -> Tensor:
         decoded = forward.decoded(1)
-        error = torch.linalg.vector_norm(decoded.values - decoded.truth, dim=1) / math.sqrt(decoded.values.shape[1])
+        error = _root_mean_square(decoded.values - decoded.truth, decoded.mask)
         norm = _mean_square(forward, 1, len(error)).sqrt().clamp_min(SMALLEST_NORM)
         relative: Tensor = error / norm
         return relative.mean()
+
+
+def _root_mean_square(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Root mean square of (B, N, C) over each sample's points, of those whose mask (B, N) is true: (B, C)."""
+    if mask is None:
+        return torch.linalg.vector_norm(values, dim=1) / math.sqrt(values.shape[1])
+    return (
+        torch.linalg.vector_norm(values.masked_fill(~mask.unsqueeze(-1), 0), dim=1) / mask.sum(1, keepdim=True).sqrt()
+    )
 
 
 @define(eq=False)
@@ -237,7 +270,7 @@ class MeanPreservationLoss:
 
     def __call__(self, forward: ForwardPass) -> Tensor:
         decoded = forward.decoded(1)
-        return (decoded.values - decoded.truth).mean(1).square().mean()
+        return mean_over_points(decoded.values - decoded.truth, decoded.mask).square().mean()
 
 
 @define(eq=False)
@@ -269,9 +302,7 @@ class TotalVariationLoss:
 
 def _lattice_of(latent: Latent) -> tuple[int, ...]:
     if latent.grid is None:
-        raise PluginError(
-            "total_variation of = 'latent' needs tokens on a lattice; this encoder's tokens are not on one"
-        )
+        raise DataError("total_variation of = 'latent' needs tokens on a lattice; this encoder's tokens are not on one")
     return latent.grid
 
 
@@ -322,6 +353,8 @@ class InverseDecodingLoss:
         return Needs(steps=self.step, decodes=(self.step,), dense=True, share=self.share)
 
     def __call__(self, forward: ForwardPass) -> Tensor:
-        values = forward.decoded(self.step).values
-        target = forward.latent(self.step).tokens[: len(values)]
+        values, latent = forward.decoded(self.step).values, forward.latent(self.step)
+        if self.step:
+            _check_places(forward, latent)
+        target = latent.tokens[: len(values)]
         return latent_error(forward.reencode(values, self.step).tokens, target, self.relative)
