@@ -217,10 +217,10 @@ class RelativeLoss:
 def _root_mean_square(values: Tensor, mask: Tensor | None) -> Tensor:
     """Root mean square of (B, N, C) over each sample's points, of those whose mask (B, N) is true: (B, C)."""
     if mask is None:
-        return torch.linalg.vector_norm(values, dim=1) / math.sqrt(values.shape[1])
-    return (
-        torch.linalg.vector_norm(values.masked_fill(~mask.unsqueeze(-1), 0), dim=1) / mask.sum(1, keepdim=True).sqrt()
-    )
+        norm: Tensor = torch.linalg.vector_norm(values, dim=1)
+        return norm / math.sqrt(values.shape[1])
+    masked: Tensor = torch.linalg.vector_norm(values.masked_fill(~mask.unsqueeze(-1), 0), dim=1)
+    return masked / mask.sum(1, keepdim=True).sqrt()
 
 
 @define(eq=False)
