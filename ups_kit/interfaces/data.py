@@ -58,6 +58,13 @@ class ReadsPoints(Protocol):
         ...
 
 
+class Offer(NamedTuple):
+    """The points that a dataset would give its states on, known before any of them is read."""
+
+    points: int  # of each trajectory
+    grid: tuple[int, ...] | None  # where they are a regular grid, its shape
+
+
 class Relaid(NamedTuple):
     """The same states on other points: trajectories, and the triangles between the points where there are any."""
 
@@ -71,11 +78,15 @@ class Relaid(NamedTuple):
 class Relays(Protocol):
     """A dataset that can give its trajectories on other points than they are stored on: for evaluation elsewhere."""
 
+    def offer(self, split: str, layout: Layout, points: int, limit: int | None = None) -> Offer:
+        """What `relay` would give, from what is known without reading states. Raises DataError as that does."""
+        ...
+
     def relay(self, split: str, layout: Layout, points: int, limit: int | None = None) -> Relaid:
         """Trajectories of a split, as `trajectories` gives them, on a grid, mesh or cloud of about so many points.
 
         The points follow from the trajectory and their number alone. Raises DataError where there is no such layout of
-        these data, with the nearest number of points that there is.
+        these data (key `on`), or not of so many points (key `points`), with the nearest number that there is.
         """
         ...
 

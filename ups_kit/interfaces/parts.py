@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..assemble import Experiment
-    from ..folder import StageFolder
+    from ..folder import RunFolder, StageFolder
     from ..trackers import Trackers
-    from .descriptions import FieldSpec
+    from .descriptions import FieldSpec, Layout
     from .values import Batch, Decoded, Example, Latent, PointSet, Progress, Queries
 
 
@@ -159,6 +159,28 @@ class Stage(Protocol):
 
     def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
         """Do the work and return what the run's summary shall hold of it."""
+        ...
+
+
+@frozen
+class Elsewhere:
+    """Other points to evaluate a trained model on: about so many, as a grid, a mesh or a cloud."""
+
+    layout: Layout
+    points: int
+
+
+@runtime_checkable
+class EvaluatesElsewhere(Protocol):
+    """A stage that can evaluate a trained model on other points than its data have: for `upskit evaluate --on`."""
+
+    def transfer(
+        self, experiment: Experiment, asked: Sequence[Elsewhere], folder: RunFolder, trackers: Trackers
+    ) -> Mapping[str, Any]:
+        """Measure, write `transfer.json` and `transfer.html` into the folder, return what the first holds.
+
+        Raises UsageError with everything that cannot be had, before anything is computed.
+        """
         ...
 
 

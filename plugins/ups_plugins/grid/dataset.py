@@ -15,7 +15,7 @@ from ups_kit import Batch, DataError, FieldSpec, PointSet
 from ups_kit.data.making import make_if_missing
 from ups_kit.data.normalisation import Normaliser
 from ups_kit.data.splits import Splits, drawn, evenly
-from ups_kit.interfaces import Trajectories
+from ups_kit.interfaces import Layout, Offer, Relaid, Trajectories
 
 from .files import SEPARATE, FileSet, OpenFile, check_agreement, field_spec, open_files, to_be_made
 from .settings import TrajectorySettings
@@ -116,6 +116,18 @@ class GridDataset:
             times=torch.from_numpy(self._times).float(),
             ids=torch.from_numpy(ids),
         )
+
+    def offer(self, split: str, layout: Layout, points: int, limit: int | None = None) -> Offer:
+        """The points that `relay` would give states on. Raises DataError where they cannot be had."""
+        from .relay import offer
+
+        return offer(self, layout, points)
+
+    def relay(self, split: str, layout: Layout, points: int, limit: int | None = None) -> Relaid:
+        """Trajectories on other points, from the file's full resolution. Raises DataError."""
+        from .relay import relay
+
+        return relay(self, split, layout, points, limit)
 
     def parameters(self, split: str) -> NDArray[np.float64]:
         """The conditions of a split's trajectories (S, P), physical, in the order of its ids."""
