@@ -6,7 +6,8 @@ float64 whatever the input is.
 
 A per-frame metric returns (S, scored frames): the value of each sample and frame, averaged over channels. The number
 of a table is its mean over samples and frames, in that order: first per sample, frame and channel, then averaged.
-On meshes and particles every point counts the same; no metric weighs by volume.
+Every point counts the same, on meshes and among particles, too; only `crmse` can weigh points by their volume.
+Trajectories with fewer points than others are filled up: give `mask` where a metric takes one, or score each alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .interfaces import FieldSpec
+from .motion import displacement
 
 VRMSE_EPS = 1e-7  # added to the variance under the root, as The Well does
 NRMSE_FLOOR = 1e-12  # the RMS of the truth counts as at least this
@@ -48,9 +50,12 @@ def _pair(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> tuple[Ten
     return prediction.index_select(1, frames).double(), truth.index_select(1, frames).double()
 
 
-def _rms(values: Tensor) -> Tensor:
-    """Root mean square over points: (S, F, N, C) -> (S, F, C)."""
-    return values.square().mean(2).sqrt()
+def _rms(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Root mean square over points: (S, F, N, C) -> (S, F, C); over those alone where the mask (S, N) is true."""
+    if mask is None:
+        return values.square().mean(2).sqrt()
+    counted = mask[:, None, :, None]
+    return (values.square().where(counted, 0.0).sum(2) / counted.sum(2)).sqrt()
 
 
 def rmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
@@ -59,19 +64,20 @@ def rmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
     return _rms(p - t).mean(-1)
 
 
-def nrmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+def nrmse(prediction: Tensor, truth: Tensor, scored: Sequence[int], mask: Tensor | None = None) -> Tensor:
     """RMSE over the RMS of the truth, for each sample, frame and channel; (S, scored frames), mean over channels.
 
     A truth whose RMS is under 1e-12 counts as 1e-12. Source: PDEBench (Takamoto et al., arXiv:2210.07182).
     An offset enters the denominator: where the mean of a field is large beside its variation, see `vrmse`.
+    Points where `mask` (S, N) is false do not count.
     """
-    return nrmse_by_channel(prediction, truth, scored).mean(-1)
+    return nrmse_by_channel(prediction, truth, scored, mask).mean(-1)
 
 
-def nrmse_by_channel(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+def nrmse_by_channel(prediction: Tensor, truth: Tensor, scored: Sequence[int], mask: Tensor | None = None) -> Tensor:
     """`nrmse` before the mean over channels, (S, scored frames, C)."""
     p, t = _pair(prediction, truth, scored)
-    return _rms(p - t) / _rms(t).clamp_min(NRMSE_FLOOR)
+    return _rms(p - t, mask) / _rms(t, mask).clamp_min(NRMSE_FLOOR)
 
 
 def vrmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
@@ -97,14 +103,18 @@ def max_error(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tenso
     return (p - t).abs().amax(2).mean(-1)
 
 
-def crmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+def crmse(prediction: Tensor, truth: Tensor, scored: Sequence[int], weights: Tensor | None = None) -> Tensor:
     """Error of the conserved total per unit volume, |mean(p) − mean(t)| over points; (S, scored frames).
 
     In the field's unit, mean over channels. It says something about conservation only where the equation conserves the
-    integral of the field.
+    integral of the field. With `weights` (S, N), the area or volume of each point, means are integrals over the domain:
+    |Σ w (p − t)| / Σ w.
     """
     p, t = _pair(prediction, truth, scored)
-    return (p.mean(2) - t.mean(2)).abs().mean(-1)
+    if weights is None:
+        return (p.mean(2) - t.mean(2)).abs().mean(-1)
+    share = weights.double() / weights.double().sum(1, keepdim=True)
+    return (share[:, None, :, None] * (p - t)).sum(2).abs().mean(-1)
 
 
 def brmse(prediction: Tensor, truth: Tensor, scored: Sequence[int], fields: FieldSpec) -> Tensor:
@@ -197,6 +207,20 @@ def correlation_time(prediction: Tensor, truth: Tensor, scored: Sequence[int], t
     at = times.to(lost.device, torch.float64)[torch.as_tensor(list(scored), device=lost.device)]
     first = lost.int().argmax(1)
     return torch.where(lost.any(1), at[first], at[-1]).mean(-1)
+
+
+def position_mse(prediction: Tensor, truth: Tensor, fields: FieldSpec) -> Tensor:
+    """Squared displacement of points from where they should be, mean over points and axes; (S, frames), a length².
+
+    Both are positions (S, frames, N, D); the displacement is the shortest around periodic axes. The mean over the first
+    n steps is the MSE_n of LagrangeBench (Toshev et al., arXiv:2309.16342).
+    """
+    return displacement(truth.double(), prediction.double(), fields).square().mean((2, 3))
+
+
+def kinetic_energy(velocity: Tensor) -> Tensor:
+    """Kinetic energy per unit mass, half the mean over points of |v|²; (S, frames, N, D) -> (S, frames)."""
+    return velocity.double().square().sum(-1).mean(-1) / 2
 
 
 def geometric_mean_nrmse(prediction: Tensor, truth: Tensor, scored: Sequence[int]) -> float:

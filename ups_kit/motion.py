@@ -1,0 +1,187 @@
+"""Forecasts of a model as fields at points, and how points move that are carried along (docs/evaluation.md).
+
+Points that move do so with one of the target fields, the velocity u with which a point has come to where it is
+(`FieldSpec.moves_with`): x_{t+1} = x_t + Δt·u_{t+1}, where u_{t+1} is asked of the decoder at x_{t+1}. That place is
+not known before the velocity is; it is found in three evaluations:
+
+    x' = x_t + Δt·u_t,   x'' = x_t + Δt·D(z_{t+1})(x'),   u_{t+1} = D(z_{t+1})(x''),   x_{t+1} = x_t + Δt·u_{t+1}.
+
+Each evaluation multiplies what is missing by about Δt·|∇u|, which is small where a step resolves the flow. Along a
+periodic axis places wrap around; along others they stay within the domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from .interfaces import FieldSpec, Latent, PointSet, Prepares, Queries
+from .tasks import TaskView
+
+if TYPE_CHECKING:
+    from .data.normalisation import Normaliser
+    from .model import LatentModel
+
+DRIVEN = "driven"  # the static field that is 1 at points whose motion is given, such as those of walls and lids
+
+
+class Frame(NamedTuple):
+    """One frame of a forecast."""
+
+    values: Tensor  # (B, N, C), normalised
+    positions: Tensor  # (B, N, D), where they hold
+
+
+class Driven(NamedTuple):
+    """Points whose motion is given and never forecast, and what they do."""
+
+    mask: Tensor  # (B, N), true at those points
+    values: Tensor | None  # (B, steps, N, C), normalised, after the given frames; None: as in the last given frame
+
+    def put(self, values: Tensor, newest: Tensor, step: int) -> Tensor:
+        """Values (B, N, C) with the driven points' own, at a step counted from 0."""
+        known = newest if self.values is None else self.values[:, step]
+        return torch.where(self.mask[..., None], known.to(values.dtype), values)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Places
+# ---------------------------------------------------------------------------------------------------------------------
+def moved(positions: Tensor, velocity: Tensor, fields: FieldSpec) -> Tensor:
+    """Where points (…, D) are one time step later, with a velocity (…, D) in physical units.
+
+    They wrap around periodic axes. Along others they do not leave the domain, or stay as far outside as they were.
+    """
+    there = positions + fields.dt * velocity
+    axes = []
+    for axis, ((low, high), periodic) in enumerate(zip(fields.domain, fields.periodic, strict=True)):
+        before, now = positions[..., axis], there[..., axis]
+        if periodic:
+            around = low + torch.remainder(now - low, high - low)
+            axes.append(torch.where((now >= low) & (now < high), now, around))
+        else:
+            axes.append(torch.minimum(torch.maximum(now, before.clamp_max(low)), before.clamp_min(high)))
+    return torch.stack(axes, -1)
+
+
+def displacement(start: Tensor, end: Tensor, fields: FieldSpec) -> Tensor:
+    """end − start (…, D), the shortest way around periodic axes (minimal image)."""
+    way = end - start
+    axes = [
+        torch.where(own.abs() <= (high - low) / 2, own, own - (high - low) * torch.round(own / (high - low)))
+        if periodic
+        else own
+        for own, (low, high), periodic in zip(way.unbind(-1), fields.domain, fields.periodic, strict=True)
+    ]
+    return torch.stack(axes, -1)
+
+
+def travelled(start: Tensor, values: Tensor, fields: FieldSpec) -> Tensor:
+    """Positions (B, steps, N, D) of points that start at (B, N, D) and have target fields (B, steps, N, C).
+
+    The fields are in physical units; raises ValueError where the points of such data do not move. Where a velocity is
+    not finite, the places from there on are not either.
+    """
+    channels = _motion(fields)
+    places, at = [], start
+    for frame in values[..., channels].unbind(1):
+        at = moved(at, frame, fields)
+        places.append(at)
+    return torch.stack(places, 1)
+
+
+def driven_points(statics: Tensor, fields: FieldSpec, normaliser: Normaliser) -> Tensor | None:
+    """Which points (B, N) are driven, by normalised static fields (B, N, static channels); None where none is."""
+    channel = 0
+    for static in fields.statics:
+        if static.name == DRIVEN:
+            half = normaliser.statics(torch.full_like(statics[:1, :1], 0.5))[0, 0, channel]
+            found = statics[..., channel] > half
+            return found if bool(found.any()) else None
+        channel += static.channels
+    return None
+
+
+def _motion(fields: FieldSpec) -> slice:
+    if fields.motion is None:
+        raise ValueError("the points of these data do not move: no target field is named by moves_with")
+    return fields.motion
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Forecasts
+# ---------------------------------------------------------------------------------------------------------------------
+def prepared(model: LatentModel, points: PointSet) -> PointSet:
+    """The points with what the model's encoder looks up of them, so that many frames at the same points share it."""
+    if points.supernodes is not None or isinstance(model, TaskView) or not isinstance(model.encoder, Prepares):
+        return points
+    return model.encoder.preparation(points)
+
+
+@frozen(eq=False)
+class Forecaster:
+    """A model that forecasts fields at points, standing or moving; all values are normalised."""
+
+    model: LatentModel
+    normaliser: Normaliser
+
+    @property
+    def moving(self) -> bool:
+        """Whether the points move."""
+        return self.model.fields.moves_with is not None
+
+    def latent(
+        self, start: Latent, points: PointSet, condition: Tensor, steps: int, driven: Driven | None = None
+    ) -> Iterator[Frame]:
+        """D(A^k(z)) at the points for k = 1 … `steps`, from a latent z of the points: decoded only to be looked at."""
+        latent, frame = start, self.first(points)
+        for step in range(steps):
+            latent = self.model.step(latent, condition)
+            frame = self.decoded(latent, frame, points.grid, driven, step)
+            yield frame
+
+    def reencoded(
+        self, points: PointSet, condition: Tensor, steps: int, driven: Driven | None = None
+    ) -> Iterator[Frame]:
+        """The forecast that decodes at all points, moves them, and encodes again after every step."""
+        frame = self.first(points)
+        if not self.moving:
+            points = prepared(self.model, points)
+        for step in range(steps):
+            latent = self.model.step(self.model.encode(points, condition), condition)
+            frame = self.decoded(latent, frame, points.grid, driven, step)
+            yield frame
+            points = self.model.advance(points, frame.values, frame.positions if self.moving else None)
+
+    def decoded(
+        self, latent: Latent, before: Frame, grid: tuple[int, ...] | None, driven: Driven | None = None, step: int = 0
+    ) -> Frame:
+        """The frame of a latent, one step after a frame of the same points."""
+        if not self.moving:
+            return Frame(self.model.decode(latent, Queries(before.positions, grid)), before.positions)
+        newest = values = before.values
+        if driven is not None:
+            values = driven.put(values, newest, step)
+        for _ in range(2):
+            values = self.model.decode(latent, Queries(self._places(before.positions, values))).float()
+            if driven is not None:
+                values = driven.put(values, newest, step)
+        return Frame(values, self._places(before.positions, values))
+
+    def first(self, points: PointSet) -> Frame:
+        """The newest frame that a model is given, and where it holds; without values where the data are steady."""
+        fields = self.model.fields
+        channels = fields.target_channels
+        newest = points.values[..., max(fields.history - 1, 0) * channels : fields.history * channels]
+        return Frame(newest, points.positions)
+
+    def _places(self, positions: Tensor, values: Tensor) -> Tensor:
+        """Where the points are one step later; a point whose velocity is no number stays where it is."""
+        fields = self.model.fields
+        velocity = self.normaliser.physical(values.float())[..., _motion(fields)]
+        there = moved(positions, velocity, fields)
+        return torch.where(torch.isfinite(there), there, positions)
