@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .data.normalisation import Normaliser
     from .model import LatentModel
 
-DRIVEN = "driven"  # the static field that is 1 at points whose motion is given, such as those of walls and lids
+KINEMATIC = "kinematic"  # the static field that is 1 at points whose motion is given, such as those of walls and lids
 
 
 class Frame(NamedTuple):
@@ -36,14 +36,14 @@ class Frame(NamedTuple):
     positions: Tensor  # (B, N, D), where they hold
 
 
-class Driven(NamedTuple):
+class Kinematic(NamedTuple):
     """Points whose motion is given and never forecast, and what they do."""
 
     mask: Tensor  # (B, N), true at those points
     values: Tensor | None  # (B, steps, N, C), normalised, after the given frames; None: as in the last given frame
 
     def put(self, values: Tensor, newest: Tensor, step: int) -> Tensor:
-        """Values (B, N, C) with the driven points' own, at a step counted from 0."""
+        """Values (B, N, C) with the kinematic points' own, at a step counted from 0."""
         known = newest if self.values is None else self.values[:, step]
         return torch.where(self.mask[..., None], known.to(values.dtype), values)
 
@@ -94,11 +94,11 @@ def travelled(start: Tensor, values: Tensor, fields: FieldSpec) -> Tensor:
     return torch.stack(places, 1)
 
 
-def driven_points(statics: Tensor, fields: FieldSpec, normaliser: Normaliser) -> Tensor | None:
-    """Which points (B, N) are driven, by normalised static fields (B, N, static channels); None where none is."""
+def kinematic_points(statics: Tensor, fields: FieldSpec, normaliser: Normaliser) -> Tensor | None:
+    """Which points (B, N) are kinematic, by normalised static fields (B, N, static channels); None where none is."""
     channel = 0
     for static in fields.statics:
-        if static.name == DRIVEN:
+        if static.name == KINEMATIC:
             half = normaliser.statics(torch.full_like(statics[:1, :1], 0.5))[0, 0, channel]
             found = statics[..., channel] > half
             return found if bool(found.any()) else None
@@ -135,17 +135,17 @@ class Forecaster:
         return self.model.fields.moves_with is not None
 
     def latent(
-        self, start: Latent, points: PointSet, condition: Tensor, steps: int, driven: Driven | None = None
+        self, start: Latent, points: PointSet, condition: Tensor, steps: int, kinematic: Kinematic | None = None
     ) -> Iterator[Frame]:
         """D(A^k(z)) at the points for k = 1 … `steps`, from a latent z of the points: decoded only to be looked at."""
         latent, frame = start, self.first(points)
         for step in range(steps):
             latent = self.model.step(latent, condition)
-            frame = self.decoded(latent, frame, points.grid, driven, step)
+            frame = self.decoded(latent, frame, points.grid, kinematic, step)
             yield frame
 
     def reencoded(
-        self, points: PointSet, condition: Tensor, steps: int, driven: Driven | None = None
+        self, points: PointSet, condition: Tensor, steps: int, kinematic: Kinematic | None = None
     ) -> Iterator[Frame]:
         """The forecast that decodes at all points, moves them, and encodes again after every step."""
         frame = self.first(points)
@@ -153,23 +153,23 @@ class Forecaster:
             points = prepared(self.model, points)
         for step in range(steps):
             latent = self.model.step(self.model.encode(points, condition), condition)
-            frame = self.decoded(latent, frame, points.grid, driven, step)
+            frame = self.decoded(latent, frame, points.grid, kinematic, step)
             yield frame
             points = self.model.advance(points, frame.values, frame.positions if self.moving else None)
 
     def decoded(
-        self, latent: Latent, before: Frame, grid: tuple[int, ...] | None, driven: Driven | None = None, step: int = 0
+        self, latent: Latent, before: Frame, grid: tuple[int, ...] | None, kinematic: Kinematic | None = None, step: int = 0
     ) -> Frame:
         """The frame of a latent, one step after a frame of the same points."""
         if not self.moving:
             return Frame(self.model.decode(latent, Queries(before.positions, grid)), before.positions)
         newest = values = before.values
-        if driven is not None:
-            values = driven.put(values, newest, step)
+        if kinematic is not None:
+            values = kinematic.put(values, newest, step)
         for _ in range(2):
             values = self.model.decode(latent, Queries(self._places(before.positions, values))).float()
-            if driven is not None:
-                values = driven.put(values, newest, step)
+            if kinematic is not None:
+                values = kinematic.put(values, newest, step)
         return Frame(values, self._places(before.positions, values))
 
     def first(self, points: PointSet) -> Frame:
