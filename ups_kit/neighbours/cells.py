@@ -1,0 +1,154 @@
+"""Neighbours by a cell list in plain torch, on any device.
+
+Points are sorted by the cell that they lie in, with cells at least as wide as the radius. The neighbours of a centre
+are then in its own cell and those around, and cells that follow each other along the last axis are one run of the
+sorted points: 3^(D-1) runs for each centre, found by bisection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .distances import Box, nearest, squared
+from .trees import chunks_by_width
+
+MARGIN = 1.0 + 1e-6  # cells are wider than the radius by more than rounding can take from it
+FINEST = 2**20  # cells along an axis, so that numbers of cells fit into 64 bits
+
+
+class Cells:
+    """A cell list of the points (D, n), for neighbours within a radius."""
+
+    def __init__(self, points: Tensor, box: Box, radius: float, memory: int) -> None:
+        self.points, self.box, self.radius, self.memory = points, box, radius, memory
+        self.low, self.width, self.shape = self._lattice()
+        cell = self._cells(points)
+        number = torch.zeros_like(cell[0])
+        for axis, (column, size) in enumerate(zip(cell, self.shape)):
+            number = number * size + column.clamp(0, size - 1) if axis else column.clamp(0, size - 1)
+        self.numbers, self.order = torch.sort(number, stable=True)
+
+    def _lattice(self) -> tuple[list[float], list[float], list[int]]:
+        """Where cells begin, how wide they are and how many there are, along each axis."""
+        low: list[float] = []
+        width: list[float] = []
+        shape: list[int] = []
+        wanted = self.radius * MARGIN
+        for axis, wraps in enumerate(self.box.periodic):
+            length = self.box.length[axis]
+            if wraps:
+                size = max(1, min(FINEST, math.floor(length / wanted)))
+                low, width, shape = [*low, 0.0], [*width, length / size], [*shape, size]
+                continue
+            least, last = (float(end) for end in self.points[axis].aminmax())
+            widest = max(wanted, (last - least) / FINEST)
+            low, width, shape = [*low, least], [*width, widest], [*shape, math.floor((last - least) / widest) + 1]
+        return low, width, shape
+
+    def _cells(self, columns: Tensor) -> list[Tensor]:
+        """The cell along each axis that columns (D, n) lie in; two outside where they lie outside."""
+        columns = self.box.wrapped(columns)
+        return [
+            torch.floor((columns[axis] - self.low[axis]) / self.width[axis]).clamp(-2, size + 1).to(torch.int64)
+            for axis, size in enumerate(self.shape)
+        ]
+
+    def nearest(self, centres: Tensor, radius: float | None, most: int) -> tuple[Tensor, Tensor]:
+        """The `most` nearest points within the radius of every centre (D, R), as `Tree.nearest`."""
+        rows = centres.shape[1]
+        index = torch.zeros(rows, most, dtype=torch.int64, device=centres.device)
+        distance = torch.full((rows, most), math.inf, dtype=torch.float64, device=centres.device)
+        for part, some, far in self.within(centres, self.radius if radius is None else radius):
+            index[part], distance[part] = nearest(self.box, self.points, centres[:, part], some, far, most)
+        return index, distance
+
+    def within(self, centres: Tensor, radius: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """All points within the radius, which is no larger than that of the cells, as `Tree.within`."""
+        first, counts = self._runs(centres)
+        for rows in chunks_by_width(counts.sum(1), self.memory):
+            yield rows, *self._dense(centres[:, rows], first[rows], counts[rows], radius)
+
+    def _runs(self, centres: Tensor) -> tuple[Tensor, Tensor]:
+        """Where runs of candidates begin in the sorted points, and how long they are, (R, runs) each."""
+        cell = self._cells(centres)
+        last = len(self.shape) - 1
+        found = []
+        for around in itertools.product(*(self._around(axis) for axis in range(last))):
+            number, inside = torch.zeros_like(cell[0]), torch.ones_like(cell[0], dtype=torch.bool)
+            for axis, shift in enumerate(around):
+                size = self.shape[axis]
+                place = cell[axis] + shift
+                if self.box.periodic[axis]:
+                    place = place.clamp(-1, size).remainder(size)
+                inside &= (place >= 0) & (place < size)
+                number = number * size + place.clamp(0, size - 1)
+            for start, stop in self._along(cell[last]):
+                begin = torch.searchsorted(self.numbers, number * self.shape[last] + start)
+                end = torch.searchsorted(self.numbers, number * self.shape[last] + stop)
+                found.append((begin, (end - begin).clamp(min=0) * (inside & (stop > start))))
+        return torch.stack([begin for begin, _ in found], 1), torch.stack([count for _, count in found], 1)
+
+    def _around(self, axis: int) -> range:
+        """Shifts to cells around one; on short periodic axes none comes twice."""
+        if self.box.periodic[axis] and self.shape[axis] < 3:
+            return range(self.shape[axis])
+        return range(-1, 2)
+
+    def _along(self, cell: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The cells around one along the last axis, as ranges that do not overlap, [start, stop)."""
+        size = self.shape[-1]
+        nothing = torch.zeros_like(cell)
+        if not self.box.periodic[-1]:
+            return [((cell - 1).clamp(0, size), (cell + 2).clamp(0, size))]
+        if size < 3:
+            return [(nothing, nothing + size)]
+        cell = cell.clamp(0, size - 1)
+        before, after = cell == 0, cell == size - 1
+        wrapped = torch.where(before, size - 1, nothing), torch.where(before, size, after.to(torch.int64))
+        return [((cell - 1).clamp(min=0), (cell + 2).clamp(max=size)), wrapped]
+
+    def _dense(self, centres: Tensor, first: Tensor, counts: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+        """Runs of candidates as rows (R, M) of those that are within the radius."""
+        rows, runs = counts.shape
+        flat = counts.flatten()
+        run = torch.repeat_interleave(torch.arange(rows * runs, device=flat.device), flat)
+        place = torch.arange(len(run), device=flat.device) - (flat.cumsum(0) - flat)[run] + first.flatten()[run]
+        index = self.order[place]
+        row = torch.div(run, runs, rounding_mode="floor")
+        distance = squared([part.squeeze(1) for part in self.box.offsets(self.points, centres[:, row], index[:, None])])
+        near = distance <= radius * radius
+        row, index, distance = row[near], index[near], distance[near]
+        each = torch.bincount(row, minlength=rows)
+        column = torch.arange(len(row), device=row.device) - (each.cumsum(0) - each)[row]
+        width = max(1, int(each.max())) if rows else 1
+        table = torch.zeros(rows, width, dtype=torch.int64, device=row.device)
+        far = torch.full((rows, width), math.inf, dtype=torch.float64, device=row.device)
+        table[row, column], far[row, column] = index, distance
+        return table, far
+
+
+def nearest_by_cells(points: Tensor, centres: Tensor, box: Box, most: int, memory: int) -> tuple[Tensor, Tensor]:
+    """The `most` nearest points of every centre, however far: cells of growing size, until every centre has enough."""
+    everything = torch.cat([points, centres], 1)
+    spans = [
+        length if wraps else float(column.max() - column.min())
+        for column, length, wraps in zip(everything, box.length, box.periodic)
+    ]
+    diameter = math.hypot(*spans) or 1.0
+    total, dims = points.shape[1], len(spans)
+    radius = diameter * min(1.0, (2 * most / total) ** (1 / dims)) / 2
+    rows = torch.arange(centres.shape[1], device=centres.device)
+    index = torch.zeros(len(rows), most, dtype=torch.int64, device=centres.device)
+    distance = torch.full((len(rows), most), math.inf, dtype=torch.float64, device=centres.device)
+    while len(rows):
+        index[rows], distance[rows] = Cells(points, box, radius, memory).nearest(centres[:, rows], radius, most)
+        if radius > diameter:
+            break
+        rows = rows[torch.isinf(distance[rows, most - 1])]
+        radius *= 2
+    return index, distance

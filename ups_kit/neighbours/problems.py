@@ -1,0 +1,103 @@
+"""What can be said of supernodes and radii before there are any points. No torch: config classes import this."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from ..interfaces import FieldSpec
+
+Choice = Literal["grid", "farthest", "random"]
+
+FROM_POINTS = ("farthest", "random")  # choices that take the places of supernodes from the points themselves
+
+
+def lattice_shape(count: int, domain: Sequence[tuple[float, float]]) -> tuple[int, ...]:
+    """The lattice of at most `count` cells over a domain, and of not much fewer, whose cells are nearest to cubes.
+
+    Raises ValueError where count is less than 1.
+    """
+    if count < 1:
+        raise ValueError(f"a lattice needs at least one cell, got {count}")
+    lengths = [high - low for low, high in domain]
+    side = (math.prod(lengths) / count) ** (1 / len(lengths))
+    tries = [range(max(1, math.floor(length / side) - 2), math.ceil(length / side) + 3) for length in lengths]
+    shapes = [shape for shape in itertools.product(*tries) if math.prod(shape) <= count]
+    shapes.append(_strip(count, lengths))
+
+    def strain(shape: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
+        sides = [math.log(length / size) for length, size in zip(lengths, shape)]
+        return math.log(count / math.prod(shape)) + (max(sides) - min(sides)) / 2, shape
+
+    return min(shapes, key=strain)
+
+
+def _strip(count: int, lengths: Sequence[float]) -> tuple[int, ...]:
+    """All cells along the longest axis."""
+    longest = max(range(len(lengths)), key=lambda axis: lengths[axis])
+    return tuple(count if axis == longest else 1 for axis in range(len(lengths)))
+
+
+def graph_problems(
+    fields: FieldSpec,
+    *,
+    choice: Choice,
+    supernodes: int | None = None,
+    lattice: Sequence[int] | None = None,
+    radius: float | None,
+    degree: int,
+) -> Iterator[tuple[str, str]]:
+    """(key, message) for everything that is wrong with an encoder's keys on these data, for its `check`.
+
+    Keys are `supernodes`, `lattice`, `radius` and `degree`.
+    """
+    if lattice is not None:
+        yield from _lattice_problems(fields, choice, supernodes, lattice)
+    elif supernodes is None:
+        yield "supernodes", "missing key; say how many supernodes there are, for example supernodes = 256"
+    elif supernodes < 1:
+        yield "supernodes", f"expected a whole number of at least 1, got {supernodes}"
+    elif choice in FROM_POINTS and fields.fewest_points is not None and supernodes > fields.fewest_points:
+        yield (
+            "supernodes",
+            f"{supernodes} supernodes are more than the {fields.fewest_points} points that a sample may have, and "
+            f"'{choice}' takes them from the points; nearest: supernodes = {fields.fewest_points}",
+        )
+    if degree < 1:
+        yield "degree", f"expected a whole number of at least 1, got {degree}"
+    if radius is not None:
+        yield from _radius_problems(fields, radius)
+
+
+def _lattice_problems(
+    fields: FieldSpec, choice: str, supernodes: int | None, lattice: Sequence[int]
+) -> Iterator[tuple[str, str]]:
+    if choice != "grid":
+        yield "lattice", f"a lattice goes with the choice 'grid'; '{choice}' takes a number, supernodes"
+    elif supernodes is not None:
+        yield "lattice", "give either supernodes or lattice, not both"
+    if len(lattice) != fields.space_dims:
+        near = list(lattice_shape(max(1, math.prod(max(1, size) for size in lattice)), fields.domain))
+        yield (
+            "lattice",
+            f"{list(lattice)} has {len(lattice)} numbers, the data have {fields.space_dims} space dimensions; "
+            f"for example: lattice = {near}",
+        )
+    elif min(lattice) < 1:
+        yield "lattice", f"expected whole numbers of at least 1, got {list(lattice)}"
+
+
+def _radius_problems(fields: FieldSpec, radius: float) -> Iterator[tuple[str, str]]:
+    if not (math.isfinite(radius) and radius > 0):
+        yield "radius", f"expected a positive number, got {radius:g}"
+        return
+    halves = [length / 2 for length, wraps in zip(fields.extent, fields.periodic) if wraps]
+    if halves and radius > min(halves):
+        axis = fields.extent.index(2 * min(halves)) if 2 * min(halves) in fields.extent else 0
+        yield (
+            "radius",
+            f"the box is too small for a radius of {radius:g}: axis {axis} is periodic and {2 * min(halves):g} long; "
+            f"nearest: radius = {min(halves):g}",
+        )
