@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .errors import DataError
 from .interfaces import FieldSpec, Latent, LatentSpec, PointSet, Supernodes
 from .layers import Block, CrossAttention, Modulation, Positions, Rotary
-from .neighbours import SupernodeGraph
+from .neighbours.graph import SupernodeGraph
 
 WAVES = 4  # sines and cosines of a relative position along each axis, whole waves over the neighbourhood's diameter
 
@@ -79,7 +79,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 class SupernodeEncoder(nn.Module):
-    """Points, of a mesh, a grid or particles, to anchored latent tokens, or to a fixed number of tokens without a place.
+    """Points, of a mesh, a grid or particles, to anchored latent tokens, or to so many tokens without a place.
 
     Every supernode hears the points around it (`SupernodePooling`), transformer blocks mix the supernodes, and these
     are the tokens, anchored where the supernodes stand. With `tokens` so many learned queries attend to them once

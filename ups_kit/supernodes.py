@@ -12,8 +12,9 @@ from attrs.validators import ge, gt, in_, optional
 from .interfaces import Encoder, FieldSpec, LatentSpec, heads_problems
 
 if TYPE_CHECKING:
-    from .neighbours import SupernodeGraph
+    from .neighbours.graph import SupernodeGraph
 
+DEFAULT_SUPERNODES = 256
 DEFAULT_REACH = 1.25  # of the spacing of supernodes: neighbourhoods of a lattice overlap, and every point is in some
 
 
@@ -21,22 +22,28 @@ DEFAULT_REACH = 1.25  # of the spacing of supernodes: neighbourhoods of a lattic
 class SupernodeKeys:
     """What every encoder through supernodes can be told."""
 
-    supernodes: int = field(
-        default=256, validator=gt(0), metadata={"help": "supernodes; of a lattice the nearest number that has its shape"}
+    supernodes: int | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "supernodes, of a lattice at most; 256 where there is no `lattice` either"},
     )
     lattice: tuple[int, ...] | None = field(
-        default=None,
-        metadata={"help": "supernodes along each axis, with choice = 'grid'; from `supernodes` where not given"},
+        default=None, metadata={"help": "supernodes along each axis, with choice = 'grid'", "example": "[32, 16]"}
     )
     choice: Literal["grid", "farthest", "random"] = field(
         default="grid",
         validator=in_(("grid", "farthest", "random")),
-        metadata={"help": "where supernodes stand: on a lattice over the domain; at points far from each other; at any"},
+        metadata={
+            "help": "where supernodes stand: on a lattice over the domain, at points far from each other, at any"
+        },
     )
     radius: float | None = field(
         default=None,
         validator=optional(gt(0)),
-        metadata={"help": "how far a supernode hears; 1.25 × the supernodes' spacing where not given", "unit": "length"},
+        metadata={
+            "help": "how far a supernode hears; 1.25 × the supernodes' spacing where not given",
+            "unit": "length",
+        },
     )
     nearest: bool = field(
         default=False, metadata={"help": "hear the nearest points however far they are, instead of those in the radius"}
@@ -68,28 +75,33 @@ class SupernodeKeys:
         yield from heads_problems(self.heads, latent.width)
         yield from graph_problems(
             fields,
-            supernodes=self.supernodes,
+            supernodes=self._count,
             lattice=self.lattice,
             choice=self.choice,
             radius=None if self.nearest else self.reach(fields),
             degree=self.degree,
         )
 
+    @property
+    def _count(self) -> int | None:
+        """The number of supernodes, where no lattice says it."""
+        return DEFAULT_SUPERNODES if self.supernodes is None and self.lattice is None else self.supernodes
+
     def reach(self, fields: FieldSpec) -> float:
         """The radius, given or from the supernodes' spacing, in the domain's unit of length."""
-        count = math.prod(self.lattice) if self.lattice is not None else self.supernodes
+        count = self._count or math.prod(self.lattice or (1,))
         spacing = (math.prod(fields.extent) / count) ** (1 / fields.space_dims)
         return self.radius if self.radius is not None else DEFAULT_REACH * spacing
 
     def graph(self, fields: FieldSpec) -> SupernodeGraph:
         """What looks up supernodes and their neighbours."""
-        from .neighbours import SupernodeGraph
+        from .neighbours.graph import SupernodeGraph
 
         return SupernodeGraph(
             domain=fields.domain,
             periodic=fields.periodic,
             choice=self.choice,
-            supernodes=self.supernodes,
+            count=self._count,
             lattice=self.lattice,
             radius=None if self.nearest else self.reach(fields),
             degree=self.degree,
