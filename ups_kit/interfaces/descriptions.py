@@ -35,6 +35,8 @@ class FieldSpec:
     `counts` is the fewest and the most points that a trajectory has, where there is no grid.
     `moves_with` names the target field that the points move with: x_{t+1} = x_t + dt · u_{t+1}, u being the velocity
     with which a point has come to where it is (LagrangeBench's convention); None: points stand still.
+    A static field named "kinematic", 1 at points that move as the data say and 0 elsewhere, marks walls, lids and the
+    like: forecasts leave them their true motion, and no score counts them.
     """
 
     targets: tuple[Field, ...]
@@ -49,6 +51,7 @@ class FieldSpec:
     offset: float = 0.5
     sampled: int | None = None
     sampled_inputs: int | None = None
+    least_inputs: int | None = None
     counts: tuple[int, int] | None = None
     moves_with: str | None = None
 
@@ -83,7 +86,8 @@ class FieldSpec:
         if self.grid is not None:
             return self.points
         least = None if self.counts is None else self.counts[0]
-        return min(count for count in (least, self.sampled_inputs) if count is not None) if least else None
+        given = self.sampled_inputs if self.least_inputs is None else self.least_inputs
+        return min(count for count in (least, given) if count is not None) if least else None
 
     @property
     def motion(self) -> slice | None:
