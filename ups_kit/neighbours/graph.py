@@ -24,9 +24,9 @@ TOO_MANY = 0.5  # share of all points: a radius that gives a supernode more than
 class SupernodeGraph:
     """Points to the same points with `supernodes` set; a `Preparation`, which pickles without what it has kept.
 
-    `choice`: `grid`, the cell centres of a `lattice` over the domain, or of one of about `count` cells; or `count` of
-    the points of each sample, `farthest` from each other or `random`. A supernode hears points within `radius`, at
-    most `degree`, the `nearest` or `spread` ones (`neighbour_table`); without a radius, its `degree` nearest points.
+    `choice`: `grid`, the cell centres of a `lattice` over the domain, or of one of at most `supernodes` cells; or so
+    many of the points of each sample, `farthest` from each other or `random`. A supernode hears points within `radius`,
+    at most `degree`, the `nearest` or `spread` ones (`neighbour_table`); without a radius, its nearest points.
 
     On the CPU the look-ups of each sample are kept by the content of its positions, up to `cache_bytes` in every
     process, so that they are made once for points that come again. Raises DataError where positions are not finite,
@@ -37,7 +37,7 @@ class SupernodeGraph:
     domain: tuple[tuple[float, float], ...]
     periodic: tuple[bool, ...]
     choice: Choice = "grid"
-    count: int | None = None
+    supernodes: int | None = None
     lattice: tuple[int, ...] | None = None
     radius: float | None = None
     degree: int = 32
@@ -47,16 +47,17 @@ class SupernodeGraph:
     cache: TableCache = field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        if self.choice == "grid" and self.lattice is None and self.count is not None:
-            object.__setattr__(self, "lattice", lattice_shape(self.count, self.domain))
+        if self.choice == "grid" and self.lattice is None and self.supernodes is not None:
+            object.__setattr__(self, "lattice", lattice_shape(self.supernodes, self.domain))
         object.__setattr__(self, "cache", TableCache(self.cache_bytes))
 
     @property
-    def supernodes(self) -> int:
-        """How many supernodes there are, S."""
-        size = math.prod(self.lattice) if self.lattice is not None else self.count
+    def count(self) -> int:
+        """How many supernodes there are, S: of a lattice, often a few less than were asked for."""
+        of_lattice = self.choice == "grid" and self.lattice is not None
+        size = math.prod(self.lattice or ()) if of_lattice else self.supernodes
         if size is None:
-            raise ValueError("a SupernodeGraph needs either count or lattice")
+            raise ValueError("a SupernodeGraph needs either supernodes or lattice")
         return size
 
     def __call__(self, points: PointSet) -> PointSet:
@@ -116,12 +117,12 @@ class SupernodeGraph:
         if self.choice == "grid":
             return self._lattice_places(positions)
         if self.choice == "random":
-            return positions[random_points(positions, self.supernodes)]
-        return positions[farthest_points(positions, self.supernodes, Box.of(self.domain, self.periodic))]
+            return positions[random_points(positions, self.count)]
+        return positions[farthest_points(positions, self.count, Box.of(self.domain, self.periodic))]
 
     def _lattice_places(self, like: Tensor) -> Tensor:
         if self.lattice is None:
-            raise ValueError("a SupernodeGraph with the choice 'grid' needs either count or lattice")
+            raise ValueError("a SupernodeGraph with the choice 'grid' needs either supernodes or lattice")
         return lattice_places(self.lattice, self.domain).to(like)
 
     def _table(
@@ -175,7 +176,7 @@ class SupernodeGraph:
         last = self._table(positions, some, None, wanted)[0][:, -1:]
         offsets = Box.of(self.domain, self.periodic).offsets(positions.double().T, some.double().T, last)
         distances = squared(offsets).sqrt().flatten()
-        better = _rounded(float(distances.median()))
+        better = float(f"{float(distances.median()):.2g}")
         halves = [(high - low) / 2 for (low, high), wraps in zip(self.domain, self.periodic) if wraps]
         better = min([better, *halves])
         return (
@@ -188,11 +189,3 @@ def _evenly(places: Tensor, count: int) -> Tensor:
     """At most `count` of the places (S, D), evenly over their order."""
     step = max(1, len(places) // count)
     return places[step // 2 :: step][:count]
-
-
-def _rounded(value: float) -> float:
-    """Up to two significant digits."""
-    if value <= 0:
-        return value
-    digits = 1 - math.floor(math.log10(value))
-    return math.ceil(value * 10**digits) / 10**digits

@@ -51,10 +51,10 @@ def graph_problems(
 ) -> Iterator[tuple[str, str]]:
     """(key, message) for everything that is wrong with an encoder's keys on these data, for its `check`.
 
-    Keys are `supernodes`, `lattice`, `radius` and `degree`.
+    Keys are `supernodes`, `lattice`, which goes before it, `radius` and `degree`.
     """
     if lattice is not None:
-        yield from _lattice_problems(fields, choice, supernodes, lattice)
+        yield from _lattice_problems(fields, choice, lattice)
     elif supernodes is None:
         yield "supernodes", "missing key; say how many supernodes there are, for example supernodes = 256"
     elif supernodes < 1:
@@ -71,13 +71,9 @@ def graph_problems(
         yield from _radius_problems(fields, radius)
 
 
-def _lattice_problems(
-    fields: FieldSpec, choice: str, supernodes: int | None, lattice: Sequence[int]
-) -> Iterator[tuple[str, str]]:
+def _lattice_problems(fields: FieldSpec, choice: str, lattice: Sequence[int]) -> Iterator[tuple[str, str]]:
     if choice != "grid":
         yield "lattice", f"a lattice goes with the choice 'grid'; '{choice}' takes a number, supernodes"
-    elif supernodes is not None:
-        yield "lattice", "give either supernodes or lattice, not both"
     if len(lattice) != fields.space_dims:
         near = list(lattice_shape(max(1, math.prod(max(1, size) for size in lattice)), fields.domain))
         yield (
