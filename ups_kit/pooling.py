@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .errors import DataError
 from .interfaces import FieldSpec, Latent, LatentSpec, PointSet, Supernodes
 from .layers import Block, CrossAttention, Modulation, Positions, Rotary
-from .neighbours.graph import SupernodeGraph
+from .neighbours import SupernodeGraph
 
 WAVES = 4  # sines and cosines of a relative position along each axis, whole waves over the neighbourhood's diameter
 

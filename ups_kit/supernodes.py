@@ -12,7 +12,7 @@ from attrs.validators import ge, gt, in_, optional
 from .interfaces import Encoder, FieldSpec, LatentSpec, heads_problems
 
 if TYPE_CHECKING:
-    from .neighbours.graph import SupernodeGraph
+    from .neighbours import SupernodeGraph
 
 DEFAULT_SUPERNODES = 256
 DEFAULT_REACH = 1.25  # of the spacing of supernodes: neighbourhoods of a lattice overlap, and every point is in some
@@ -95,13 +95,13 @@ class SupernodeKeys:
 
     def graph(self, fields: FieldSpec) -> SupernodeGraph:
         """What looks up supernodes and their neighbours."""
-        from .neighbours.graph import SupernodeGraph
+        from .neighbours import SupernodeGraph
 
         return SupernodeGraph(
             domain=fields.domain,
             periodic=fields.periodic,
             choice=self.choice,
-            count=self._count,
+            supernodes=self._count,
             lattice=self.lattice,
             radius=None if self.nearest else self.reach(fields),
             degree=self.degree,
