@@ -51,7 +51,6 @@ class FieldSpec:
     offset: float = 0.5
     sampled: int | None = None
     sampled_inputs: int | None = None
-    least_inputs: int | None = None
     counts: tuple[int, int] | None = None
     moves_with: str | None = None
 
@@ -86,8 +85,7 @@ class FieldSpec:
         if self.grid is not None:
             return self.points
         least = None if self.counts is None else self.counts[0]
-        given = self.sampled_inputs if self.least_inputs is None else self.least_inputs
-        return min(count for count in (least, given) if count is not None) if least else None
+        return min(count for count in (least, self.sampled_inputs) if count is not None) if least else None
 
     @property
     def motion(self) -> slice | None:

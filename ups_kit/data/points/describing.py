@@ -55,13 +55,11 @@ def _stride(settings: PointSettings, steady: bool) -> int:
 
 def _as_told(settings: PointSettings, base: FieldSpec) -> FieldSpec:
     drawn = settings.input_points
-    low, high = drawn if isinstance(drawn, tuple) else (drawn, drawn)
     return evolve(
         base,
         history=0 if base.steady else settings.history,
         sampled=settings.points,
-        sampled_inputs=high,
-        least_inputs=low,
+        sampled_inputs=drawn[0] if isinstance(drawn, tuple) else drawn,
     )
 
 
@@ -109,7 +107,7 @@ def problems(settings: PointSettings, fields: FieldSpec) -> Iterator[tuple[str, 
                 f"no field is called '{name}'{did_you_mean(name, known)} (fields: {', '.join(known)})",
             )
     most = fields.counts[1] if fields.counts is not None else None
-    for key, count in (("input_points", fields.least_inputs), ("points", fields.sampled)):
+    for key, count in (("input_points", fields.sampled_inputs), ("points", fields.sampled)):
         if count is not None and most is not None and count > most:
             yield key, f"{count} points of samples that have {most} at most; nearest: {key} = {most}, or leave it out"
 

@@ -16,7 +16,7 @@ from .dataset import PointDataset
 from .describing import field_spec, pools_of, wanted
 from .files import PointFiles, all_files, joined
 from .settings import PointSettings
-from .source import PointSource
+from .source import Flagged, PointSource
 from .survey import Survey, frame_blocks, initial_hash
 
 SHOWN = 8  # sample ids that a message names
@@ -44,7 +44,7 @@ def read_dataset(settings: PointSettings, seed: int) -> PointDataset:
     parameters = files.parameters
     conditions = np.concatenate([np.full((len(parameters), 1), fields.dt), parameters], 1)
     members = {name: np.asarray(trajectories, np.int64) for name, trajectories in ids.items()}
-    train = members["train"]
+    train, schemes = members["train"], _schemes(settings, files)
     targets, statics = survey.merged(train)
     try:
         normaliser = Normaliser.fitted(
@@ -52,12 +52,22 @@ def read_dataset(settings: PointSettings, seed: int) -> PointDataset:
             targets,
             conditions[train],
             statics,
-            normalisation=settings.normalisation,
-            central=survey.central_ranges(settings.normalisation, fields, train),
+            normalisation=schemes,
+            central=survey.central_ranges(schemes, fields, train),
         )
     except DataError as error:
         raise DataError(f"{files.files[0].path}: {error}", error.key) from error
     return PointDataset(settings, fields, normaliser, splits, files, conditions, members)
+
+
+def _schemes(settings: PointSettings, files: PointFiles) -> dict[str, str]:
+    """How each field is normalised: as the recipe says it of the field; flags as they are; else as it says of all."""
+    told, source = settings.normalisation, files.first
+    flags = source.flags if isinstance(source, Flagged) else ()
+    names = [each.name for each in (*source.targets, *source.statics)]
+    if isinstance(told, str):
+        return {name: "none" if name in flags else told for name in names}
+    return {name: told.get(name, "none" if name in flags else "standard") for name in names}
 
 
 def _split(
@@ -77,7 +87,7 @@ def _split(
         if not len(found):
             return ids, survey
         if not settings.drop_bad_samples:
-            raise DataError(_bad_samples(files, found))
+            raise DataError(_bad_samples(files, found, survey.problems))
         bad.update(found.tolist())
 
 
@@ -105,18 +115,19 @@ def _draw(
 # ---------------------------------------------------------------------------------------------------------------------
 # What is not finite
 # ---------------------------------------------------------------------------------------------------------------------
-def _bad_samples(files: PointFiles, bad: NDArray[np.int64]) -> str:
+def _bad_samples(files: PointFiles, bad: NDArray[np.int64], problems: Mapping[int, str]) -> str:
+    listed = ", ".join(str(member) for member in bad[:SHOWN]) + (", …" if len(bad) > SHOWN else "")
+    advice = f"(ids {listed}); to leave these trajectories out, set dataset.drop_bad_samples = true"
+    if int(bad[0]) in problems:
+        return f"{problems[int(bad[0])]}; {len(bad)} trajectories are unfit {advice}"
     count, first = 0, ""
     for number in bad.tolist():
         source, own = files.owner(number)
         for mine, where in _bad_places(source, own):
             count += mine
             first = first or where
-    listed = ", ".join(str(member) for member in bad[:SHOWN]) + (", …" if len(bad) > SHOWN else "")
-    return (
-        f"{files.where(int(bad[0]))}: NaN or infinity at {first}; {len(bad)} trajectories hold {count} "
-        f"such values (ids {listed}); to leave these trajectories out, set dataset.drop_bad_samples = true"
-    )
+    where = files.where(int(bad[0]))
+    return f"{where}: NaN or infinity at {first}; {len(bad)} trajectories hold {count} such values {advice}"
 
 
 def _bad_places(source: PointSource, number: int) -> Iterator[tuple[int, str]]:

@@ -120,9 +120,17 @@ class Connects(Protocol):
 
 
 @runtime_checkable
-class ChecksSamples(Protocol):
-    """A source that can look at what is no field of a trajectory: cells, neighbours."""
+class TellsProblems(Protocol):
+    """A source that looks at a trajectory as a whole: cells, boxes, and whatever is not a matter of finite fields."""
 
-    def check(self, number: int) -> None:
-        """Look at it once, before it is used. Raises DataError."""
+    def problem(self, number: int) -> str | None:
+        """What is wrong with a trajectory, from file and sample on, or None. It is asked once, before any training."""
         ...
+
+
+@runtime_checkable
+class Flagged(Protocol):
+    """A source with statics of zeros and ones, such as types: they are left as they are unless the recipe says else."""
+
+    @property
+    def flags(self) -> tuple[str, ...]: ...

@@ -6,21 +6,21 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
-from attrs import define
+from attrs import define, field
 from numpy.typing import NDArray
 
 from ...interfaces import Field, FieldSpec
 from ..normalisation import Central, Moments, Normalisation, central_half, scheme_of
 from ..splits import content_hash
 from .files import PointFiles
-from .source import ChecksSamples, PointSource
+from .source import PointSource, TellsProblems
 
 BLOCK_VALUES = 2**20  # values that are looked at together
 
 
 def frame_blocks(source: PointSource, number: int) -> Iterator[NDArray[np.int64]]:
     """The frames of a trajectory, a few at a time."""
-    channels = sum(field.channels for field in source.targets) + len(source.domain)
+    channels = sum(each.channels for each in source.targets) + len(source.domain)
     together = max(1, BLOCK_VALUES // max(int(source.counts[number]) * channels, 1))
     frames = np.arange(int(source.frames[number]), dtype=np.int64)
     for start in range(0, len(frames), together):
@@ -49,22 +49,23 @@ class Survey:
     sound: NDArray[np.bool_]  # (trajectories,): neither NaN nor infinity in places and values
     targets: Moments  # (trajectories, C)
     statics: Moments  # (trajectories, static channels)
+    problems: dict[int, str] = field(factory=dict)  # what the source says of those that are not sound
 
     @classmethod
     def empty(cls, files: PointFiles) -> Survey:
         total, first = files.total, files.first
-        channels, given = (sum(field.channels for field in group) for group in (first.targets, first.statics))
+        channels, given = (sum(each.channels for each in group) for group in (first.targets, first.statics))
         flags = np.zeros(total, bool)
         return cls(files, flags, flags.copy(), Moments.empty(total, channels), Moments.empty(total, given))
 
     def look_through(self, ids: NDArray[np.int64]) -> None:
-        """Look at those of these trajectories that were not looked at yet. Raises DataError for broken cells."""
+        """Look at those of these trajectories that were not looked at yet. Raises DataError for what cannot be read."""
         for number in ids[~self.seen[ids]].tolist():
             source, own = self.files.owner(number)
-            if isinstance(source, ChecksSamples):
-                source.check(own)
-            row = np.array([number])
-            self.sound[number] = self._look(source, own, row)
+            said = source.problem(own) if isinstance(source, TellsProblems) else None
+            if said is not None:
+                self.problems[number] = said
+            self.sound[number] = self._look(source, own, np.array([number])) and said is None
             self.seen[number] = True
 
     def _look(self, source: PointSource, own: int, row: NDArray[np.int64]) -> bool:
