@@ -15,7 +15,7 @@ from itertools import pairwise, product
 from typing import Any, Protocol
 
 import numpy as np
-from attrs import define, field
+from attrs import define, field, frozen
 from numpy.typing import NDArray
 
 CACHE_BYTES = 48 * 2**20  # of unpacked chunks, in one process
@@ -57,6 +57,44 @@ class Chunks(Protocol):
     def load_rows(self, numbers: tuple[int, ...], start: int, stop: int) -> NDArray[Any]:
         """Rows of a plain chunk, (stop - start, *rest): a row is what lies at one sample and frame of the chunk."""
         ...
+
+
+@frozen
+class Led:
+    """Chunks of an array without samples, as the one sample of an array that has them."""
+
+    inner: Chunks
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1, *self.inner.shape)
+
+    @property
+    def chunk(self) -> tuple[int, ...]:
+        return (1, *self.inner.chunk)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.inner.dtype
+
+    @property
+    def token(self) -> object:
+        return self.inner.token
+
+    @property
+    def threads(self) -> int:
+        return self.inner.threads
+
+    @property
+    def plain(self) -> bool:
+        return False
+
+    def load(self, numbers: tuple[int, ...]) -> NDArray[Any]:
+        return self.inner.load(numbers[1:])[None]
+
+    def load_rows(self, numbers: tuple[int, ...], start: int, stop: int) -> NDArray[Any]:
+        chunk = self.load(numbers)
+        return chunk.reshape(-1, *chunk.shape[2:])[start:stop]
 
 
 class ChunkCache:

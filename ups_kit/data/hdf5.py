@@ -266,6 +266,15 @@ class StoredArray:
             found: NDArray[np.float32] = as_float32(self._open()[()])[numbers]
         return found
 
+    def entries_along(self, numbers: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Entries along the first axis of an array that has frames and no samples: (F, ...) float32."""
+        self._check_unchanged(numbers)
+        if self.offset is not None:
+            return as_float32(self._contiguous()[numbers])
+        unpacked = chunks.Led(self._unpacked() or _Unpacked(self, self._open()))
+        found: NDArray[np.float32] = chunks.gather(unpacked, np.zeros(1, np.int64), numbers[None])[0]
+        return found
+
     def gather_points(
         self, samples: NDArray[np.integer], frames: NDArray[np.integer], points: NDArray[np.integer], axes: int
     ) -> NDArray[np.float32]:

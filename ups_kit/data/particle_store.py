@@ -15,8 +15,8 @@
         neighbours/indices    (pairs,) whole numbers below N: neighbours of row i are indices[indptr[i] : indptr[i + 1]]
 
 Samples may differ in T and N, and all have the same arrays. Within one, particle i is the same particle in all frames.
-The group `neighbours` has the attribute `radius`. Positions on a periodic axis may lie outside of the domain: they are
-wrapped when they are read.
+The group `neighbours` has the attribute `radius`. Positions lie in the domain; with the recipe's key `wrap`, those on
+periodic axes may be counted on beyond it.
 
 | attribute of the root | what it says |
 | --- | --- |

@@ -5,9 +5,13 @@ from __future__ import annotations
 from ups_kit import Components, hookimpl
 
 from .config import ParticleEncoderConfig
+from .formats import LagrangeBenchConfig, ParticleZarrConfig
 
 
 @hookimpl
 def ups_kit_components() -> Components:
     """The parts for data on particles."""
-    return {"encoder": {"particle": ParticleEncoderConfig}}
+    return {
+        "dataset": {"particle_zarr": ParticleZarrConfig, "lagrangebench": LagrangeBenchConfig},
+        "encoder": {"particle": ParticleEncoderConfig},
+    }

@@ -1,0 +1,164 @@
+"""Recipe keys of the data sets of particles: our own Zarr stores, and LagrangeBench's files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve, field, frozen
+from attrs.validators import gt, optional
+
+from ups_kit import FieldSpec
+from ups_kit.data.points.settings import PointSettings
+from ups_kit.interfaces import SimulatorConfig
+
+if TYPE_CHECKING:
+    from ups_kit.data.points.source import PointSource
+    from ups_kit.data.tree import FileTree
+
+
+@frozen(kw_only=True)
+class ParticleSettings(PointSettings):
+    """What every dataset of particles can be told."""
+
+    types: int | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={
+            "help": "how many types of particles there are, each of which is a channel of the static field `type`; as "
+            "many as the files hold where not given, and no such field where that is one",
+            "example": "4",
+        },
+    )
+    wrap: bool = field(
+        default=False,
+        metadata={"help": "positions on periodic axes are counted on beyond the box, and are to be wrapped into it"},
+    )
+
+
+@frozen(kw_only=True)
+class ParticleZarrConfig(ParticleSettings):
+    """Particles in a Zarr v3 store: a group `sample_00000`, …, for each trajectory, with `positions` and `time`.
+
+    Targets are the velocity of each particle over the model's time step, from positions, and the `fields` that the
+    recipe names. `types`, and the `statics`, are given at every particle. `upskit data convert` writes such stores.
+    """
+
+    path: Path | tuple[Path, ...] = field(
+        metadata={
+            "help": "the folder of a Zarr store, several, a pattern with * and ?, or an address",
+            "example": '"data/taylor_green.zarr"',
+        }
+    )
+    fields: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "stored fields to predict beside the velocity, in this order; `velocities` is one",
+            "example": '["density"]',
+        },
+    )
+    statics: tuple[str, ...] | None = field(
+        default=None, metadata={"help": "the static fields that are given; all where not given"}
+    )
+
+    def open_source(self, path: Path) -> PointSource:
+        from .particle_zarr import open_particles
+        from .source import source_of
+
+        return source_of(
+            open_particles(path, self.fields, self.statics),
+            stride=self.time_stride,
+            first=self.first_frame,
+            history=self.history,
+            types=self.types,
+            wrap=self.wrap,
+            tolerant=self.drop_bad_samples,
+        )
+
+    def planned(self, made: FieldSpec) -> FieldSpec:
+        """Of what a simulator stores, the velocity and the chosen fields."""
+        chosen = {each.name: each for each in made.targets}
+        motion = [each for each in made.targets if each.name == made.moves_with]
+        fields = [chosen[name] for name in self.fields if name in chosen]
+        own = ("type", "driven", *(self.statics or ()))
+        statics = [each for each in made.statics if self.statics is None or each.name in own]
+        return evolve(made, targets=(*motion, *fields), statics=tuple(statics))
+
+    @classmethod
+    def recognise(cls, tree: FileTree) -> Mapping[str, Any] | None:
+        """Keys for a store of this layout: samples with positions and times."""
+        if tree.format != "zarr":
+            return None
+        samples = {name.split("/")[0] for name in tree.arrays if name.startswith("sample_")}
+        known = [name for name in samples if {f"{name}/positions", f"{name}/time"} <= tree.arrays.keys()]
+        return {} if known else None
+
+
+@frozen(kw_only=True)
+class LagrangeBenchConfig(ParticleSettings):
+    """Particles in LagrangeBench's layout (Toshev et al., arXiv:2309.16342): a folder with `train.h5`, `valid.h5`,
+    `test.h5` and `metadata.json`.
+
+    Targets are the velocity of each particle over the model's time step. The splits are those of the files: what
+    `train`, `validation` and `test` say is how many of a file's trajectories are taken. Walls (types 1 and 2) move as
+    they are given in a forecast, and are marked by the static field `driven`. `path` may also be one of the files:
+    then `validation` and `test` trajectories are drawn from it. The means and deviations of `metadata.json` are not
+    used: normalisation is by train values at the model's time step.
+    """
+
+    path: Path | tuple[Path, ...] = field(
+        metadata={
+            "help": "the folder of the four files, or one of the HDF5 files",
+            "example": '"2D_TGV_2500_10kevery100"',
+        }
+    )
+    validation: int | None = field(  # type: ignore[assignment]
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "validation trajectories; all of valid.h5 where not given"},
+    )
+    test: int | None = field(  # type: ignore[assignment]
+        default=None, validator=optional(gt(0)), metadata={"help": "test trajectories; all of test.h5 where not given"}
+    )
+    dt: float | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "time between two stored frames; dt * write_every of metadata.json where not given"},
+    )
+    cut: int | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={
+            "help": "model frames of the pieces that validation and test trajectories are cut into, as LagrangeBench "
+            "does for forecasts of 20 steps; whole trajectories where not given",
+            "example": "26",
+        },
+    )
+    simulate: SimulatorConfig | None = field(
+        default=None, metadata={"help": "none: simulators write stores of `particle_zarr`"}
+    )
+
+    def open_source(self, path: Path) -> PointSource:
+        from .lagrangebench import open_lagrangebench
+        from .source import source_of
+
+        return source_of(
+            open_lagrangebench(path, self.dt),
+            stride=self.time_stride,
+            first=self.first_frame,
+            history=self.history,
+            types=self.types,
+            wrap=self.wrap,
+            cut=self.cut,
+            tolerant=self.drop_bad_samples,
+        )
+
+    @classmethod
+    def recognise(cls, tree: FileTree) -> Mapping[str, Any] | None:
+        """Keys for a file of this layout: groups with positions and types."""
+        if tree.format != "hdf5":
+            return None
+        groups = {name.split("/")[0] for name in tree.arrays if name.endswith("/position")}
+        known = [name for name in groups if f"{name}/particle_type" in tree.arrays]
+        return {} if known and all(len(tree.arrays[f"{name}/position"].shape) == 3 for name in known) else None
