@@ -6,6 +6,7 @@ from ups_kit import Components, hookimpl
 
 from .config import ParticleEncoderConfig
 from .formats import LagrangeBenchConfig, ParticleZarrConfig
+from .sph.config import LidDrivenCavitySPH2DConfig, TaylorGreenSPH2DConfig, TaylorGreenSPH3DConfig
 
 
 @hookimpl
@@ -14,4 +15,9 @@ def ups_kit_components() -> Components:
     return {
         "dataset": {"particle_zarr": ParticleZarrConfig, "lagrangebench": LagrangeBenchConfig},
         "encoder": {"particle": ParticleEncoderConfig},
+        "simulator": {
+            "lid_driven_cavity_sph2d": LidDrivenCavitySPH2DConfig,
+            "taylor_green_sph2d": TaylorGreenSPH2DConfig,
+            "taylor_green_sph3d": TaylorGreenSPH3DConfig,
+        },
     }

@@ -1,0 +1,1 @@
+"""Weakly compressible smoothed particle hydrodynamics: what makes trajectories of particles."""
