@@ -1,4 +1,4 @@
-"""A data file that a simulator makes: whole or not at all, once, and after an interruption from where it stood.
+"""A data file, or store, that a simulator makes: whole or not at all, once, and after an interruption from where it was.
 
 Beside the file, `.NAME.parts/` keeps what has been solved: `config.json` says by what, and each part is one .npz file
 that was written aside and renamed. When all parts are there the file is written from them, aside, and renamed; then the
@@ -28,6 +28,7 @@ from ..console import counting
 from ..errors import DataError, StorageError
 from ..folder import held, sync_folder
 from ..interfaces import Simulator, SimulatorConfig
+from .sample_stores import add_attribute, leftovers
 
 ATTRIBUTE = "simulated_by"  # of the file: the simulator's config as JSON
 FREE_KEYS = ("device",)  # where something was computed is no property of the data
@@ -117,15 +118,20 @@ class _Making:
         self._check_space(self._simulator.bytes)
         aside = self._path.with_name(f".{self._path.name}.part")
         try:
+            _remove(aside)  # what a process that was killed has left
             self._simulator.write(aside, map(self._part, self._ranges()))
-            with h5py.File(aside, "r+") as file:
-                file.attrs[ATTRIBUTE] = json.dumps(_content(self._config))
-            with aside.open("rb") as written:
-                os.fsync(written.fileno())
+            said = json.dumps(_content(self._config))
+            if aside.is_dir():
+                add_attribute(aside, ATTRIBUTE, said)
+            else:
+                with h5py.File(aside, "r+") as file:
+                    file.attrs[ATTRIBUTE] = said
+                with aside.open("rb") as written:
+                    os.fsync(written.fileno())
             aside.replace(self._path)
             sync_folder(self._path.parent)
         finally:
-            aside.unlink(missing_ok=True)
+            _remove(aside)
         self._folder.remove()
 
     def _part(self, bounds: tuple[int, int]) -> Part:
@@ -153,6 +159,15 @@ class _Making:
                 f"{self._path}: needs {needed / 2**20:.0f} MiB while it is made, and {self._path.parent} has "
                 f"{free / 2**20:.0f} MiB free; free some, or choose another path"
             )
+
+
+def _remove(aside: Path) -> None:
+    """Remove a file or store that was being written, and what its writer has itself written aside."""
+    for each in (aside, *leftovers(aside)):
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            each.unlink(missing_ok=True)
 
 
 @frozen
