@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .distances import Box, nearest, squared
-from .trees import chunks_by_width
+from .trees import chunks, chunks_by_width
 
 MARGIN = 1.0 + 1e-6  # cells are wider than the radius by more than rounding can take from it
 FINEST = 2**20  # cells along an axis, so that numbers of cells fit into 64 bits
@@ -32,6 +32,7 @@ class Cells:
         for axis, (column, size) in enumerate(zip(cell, self.shape)):
             number = number * size + column.clamp(0, size - 1) if axis else column.clamp(0, size - 1)
         self.numbers, self.order = torch.sort(number, stable=True)
+        self.sorted = points[:, self.order]
 
     def _lattice(self) -> tuple[list[float], list[float], list[int]]:
         """Where cells begin, how wide they are and how many there are, along each axis."""
@@ -67,11 +68,13 @@ class Cells:
             index[part], distance[part] = nearest(self.box, self.points, centres[:, part], some, far, most)
         return index, distance
 
-    def within(self, centres: Tensor, radius: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def within(self, centres: Tensor, radius: float, guess: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """All points within the radius, which is no larger than that of the cells, as `Tree.within`."""
-        first, counts = self._runs(centres)
-        for rows in chunks_by_width(counts.sum(1), self.memory):
-            yield rows, *self._dense(centres[:, rows], first[rows], counts[rows], radius)
+        for part in chunks(centres.shape[1], 3 ** len(self.shape), self.memory):
+            some = centres[:, part]
+            first, counts = self._runs(some)
+            for rows in chunks_by_width(counts.sum(1), self.memory):
+                yield rows + part.start, *self._dense(some[:, rows], first[rows], counts[rows], radius)
 
     def _runs(self, centres: Tensor) -> tuple[Tensor, Tensor]:
         """Where runs of candidates begin in the sorted points, and how long they are, (R, runs) each."""
@@ -114,15 +117,15 @@ class Cells:
 
     def _dense(self, centres: Tensor, first: Tensor, counts: Tensor, radius: float) -> tuple[Tensor, Tensor]:
         """Runs of candidates as rows (R, M) of those that are within the radius."""
-        rows, runs = counts.shape
-        flat = counts.flatten()
-        run = torch.repeat_interleave(torch.arange(rows * runs, device=flat.device), flat)
-        place = torch.arange(len(run), device=flat.device) - (flat.cumsum(0) - flat)[run] + first.flatten()[run]
-        index = self.order[place]
-        row = torch.div(run, runs, rounding_mode="floor")
-        distance = squared([part.squeeze(1) for part in self.box.offsets(self.points, centres[:, row], index[:, None])])
-        near = distance <= radius * radius
-        row, index, distance = row[near], index[near], distance[near]
+        rows, flat = len(counts), counts.flatten()
+        each = counts.sum(1)
+        row = torch.repeat_interleave(torch.arange(rows, device=flat.device), each)
+        place = torch.arange(len(row), device=flat.device)
+        place += torch.repeat_interleave(first.flatten() - (flat.cumsum(0) - flat), flat)
+        offsets = self.box.offsets(self.sorted, centres[:, row], place.unsqueeze(1))
+        distance = squared(offsets).squeeze(1)
+        near = (distance <= radius * radius).nonzero().squeeze(1)
+        row, index, distance = row[near], self.order[place[near]], distance[near]
         each = torch.bincount(row, minlength=rows)
         column = torch.arange(len(row), device=row.device) - (each.cumsum(0) - each)[row]
         width = max(1, int(each.max())) if rows else 1

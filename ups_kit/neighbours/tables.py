@@ -109,7 +109,7 @@ class _Search:
         while len(rows):
             some = self.points[:, order[:size]]
             left = []
-            for part, near, far in self._finder(some, radius).within(self.centres[:, rows], radius):
+            for part, near, far in self._finder(some, radius).within(self.centres[:, rows], radius, 2 * most):
                 chosen, away = _smallest(near, far, most)
                 place = rows[part]
                 chosen, away = nearest(self.box, self.points, self.centres[:, place], order[chosen], away, most)
@@ -136,13 +136,18 @@ def _columns(positions: Tensor) -> Tensor:
 
 
 def _smallest(index: Tensor, distance: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Of the candidates (R, M) those with the smallest indices, (R, most)."""
-    if index.shape[1] > most:
-        none = torch.iinfo(torch.int64).max
-        index, place = index.masked_fill(torch.isinf(distance), none).topk(most, dim=1, largest=False)
-        distance = distance.gather(1, place)
-        index = index.masked_fill(torch.isinf(distance), 0)
-    return index, distance
+    """Of the candidates (R, M) those with the smallest indices, (R, most), in the order that they had."""
+    if index.shape[1] <= most:
+        return index, distance
+    none = torch.iinfo(torch.int64).max
+    index = index.masked_fill(torch.isinf(distance), none)
+    kept = (index <= index.kthvalue(most, dim=1, keepdim=True).values) & (index < none)
+    column = (kept.cumsum(1) - 1)[kept]
+    row = kept.nonzero()[:, 0]
+    chosen = torch.zeros(len(index), most, dtype=torch.int64, device=index.device)
+    far = torch.full(chosen.shape, math.inf, dtype=torch.float64, device=index.device)
+    chosen[row, column], far[row, column] = index[kept], distance[kept]
+    return chosen, far
 
 
 def check_radius(radius: float | None, box: Box) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from .distances import Box, nearest, squared
 
 BYTES = 120  # that one candidate takes while a chunk is worked on
-ROUNDING = 1e-12  # of the largest coordinate: how far the tree's own distances may be off, amply
+ROUNDING = 1e-12  # of the largest coordinate and of a distance: how far the tree's distances may be off, amply
 
 
 class Tree:
@@ -26,7 +26,9 @@ class Tree:
         data = np.ascontiguousarray(box.wrapped(points).numpy().T)
         largest = float(np.abs(data).max(initial=0.0))
         self.slack = ROUNDING * max(largest, *(abs(low) for low in box.low), *box.length)
-        self.tree = cKDTree(data, boxsize=sizes if any(box.periodic) else None, balanced_tree=False)
+        self.tree = cKDTree(
+            data, boxsize=sizes if any(box.periodic) else None, balanced_tree=False, compact_nodes=False
+        )
 
     def nearest(self, centres: Tensor, radius: float | None, most: int) -> tuple[Tensor, Tensor]:
         """The `most` nearest points of every centre (D, R), within the radius if there is one.
@@ -39,57 +41,70 @@ class Tree:
         return torch.cat([index for index, _ in parts]), torch.cat([distance for _, distance in parts])
 
     def _nearest(self, centres: Tensor, radius: float | None, most: int) -> tuple[Tensor, Tensor]:
-        index, distance = self._candidates(centres, radius, most + 1)
-        found = nearest(self.box, self.points, centres, index, distance, most)
-        open_rows = self._undecided(distance, most).nonzero().squeeze(1)
+        limit = math.inf if radius is None else radius
+        index, distance = self._candidates(centres, limit, most + 1)
+        found = nearest(self.box, self.points, centres, index, _cut(distance, limit), most)
+        open_rows = self._undecided(distance, found[1], limit).nonzero().squeeze(1)
         width = 2 * most + 1
-        while len(open_rows) and width < 2 * self.points.shape[1]:  # several points at the distance of the last one
+        while len(open_rows):  # several points at the distance of the last one
             left = []
             for part in chunks(len(open_rows), width, self.memory):
                 rows = open_rows[part]
-                some, far = self._candidates(centres[:, rows], radius, width)
-                chosen = nearest(self.box, self.points, centres[:, rows], some, far, most)
+                index, distance = self._candidates(centres[:, rows], limit, width)
+                chosen = nearest(self.box, self.points, centres[:, rows], index, _cut(distance, limit), most)
                 for table, entries in zip(found, chosen):
                     table[rows] = entries
-                left.append(rows[self._undecided(far, most)])
+                left.append(rows[self._undecided(distance, chosen[1], limit)])
             open_rows, width = torch.cat(left), 2 * width
         return found
 
-    def _undecided(self, distance: Tensor, most: int) -> Tensor:
-        """Rows whose last candidate is no further away than the last one that is wanted, as far as the tree can tell.
+    def within(self, centres: Tensor, radius: float, guess: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """All points within the radius: rows (R,), indices and squared distances (R, M) of some centres at a time.
 
-        Others beyond the last candidate could then be as near.
+        `guess` is how many these may be, for most of the centres.
         """
+        rows, width = torch.arange(centres.shape[1]), guess
+        while len(rows):
+            left = []
+            for part in chunks(len(rows), width, self.memory):
+                some = rows[part]
+                index, distance = self._candidates(centres[:, some], radius, width)
+                more = self._more(distance, distance.new_full((len(some),), radius))
+                yield some[~more], index[~more], _cut(distance[~more], radius)
+                left.append(some[more])
+            rows, width = torch.cat(left), 2 * width
+
+    def _undecided(self, distance: Tensor, chosen: Tensor, limit: float) -> Tensor:
+        """Rows of candidates after which others may follow that are as near as the last one that was chosen."""
+        return self._more(distance, chosen[:, -1].sqrt().clamp(max=limit))
+
+    def _more(self, distance: Tensor, needed: Tensor) -> Tensor:
+        """Rows (R,) after whose last candidate others may be no further than `needed` (R,), for all the tree knows."""
         if distance.shape[1] >= self.points.shape[1]:
             return torch.zeros(len(distance), dtype=torch.bool)
-        last = distance.amax(1).sqrt()
-        return last.isfinite() & (last - distance.kthvalue(most, dim=1).values.sqrt() <= self.slack)
+        last = distance[:, -1]
+        return torch.isfinite(last) & (last.sqrt() <= needed * (1 + ROUNDING) + 2 * self.slack)
 
-    def _candidates(self, centres: Tensor, radius: float | None, width: int) -> tuple[Tensor, Tensor]:
-        """The `width` nearest as the tree has them; fewer columns where there are fewer points."""
+    def _candidates(self, centres: Tensor, limit: float, width: int) -> tuple[Tensor, Tensor]:
+        """The `width` nearest within the limit and a little more, as the tree has them.
+
+        There are fewer columns where there are fewer points; squared distances are inf where nothing was found.
+        """
         width = min(width, self.points.shape[1])
-        bound = math.inf if radius is None else radius + self.slack
-        _, found = self.tree.query(self._places(centres), k=list(range(1, width + 1)), distance_upper_bound=bound)
-        index = torch.from_numpy(np.asarray(found, np.int64))
+        bound = limit * (1 + ROUNDING) + self.slack
+        _, found = self.tree.query(self._places(centres), k=width, distance_upper_bound=bound)
+        index = torch.from_numpy(np.asarray(found, np.int64).reshape(-1, width))
         missing = index == self.points.shape[1]
         index.masked_fill_(missing, 0)
-        distance = squared(self.box.offsets(self.points, centres, index))
-        if radius is not None:
-            missing |= distance > radius * radius
-        return index.masked_fill_(missing, 0), distance.masked_fill_(missing, math.inf)
-
-    def within(self, centres: Tensor, radius: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """All points within the radius: rows (R,), indices and squared distances (R, M) of some centres at a time."""
-        places = self._places(centres)
-        counts = torch.from_numpy(
-            np.asarray(self.tree.query_ball_point(places, radius + self.slack, return_length=True), np.int64)
-        )
-        for rows in chunks_by_width(counts, self.memory):
-            width = int(counts[rows].max())
-            yield rows, *self._candidates(centres[:, rows], radius, max(1, width))
+        return index, squared(self.box.offsets(self.points, centres, index)).masked_fill_(missing, math.inf)
 
     def _places(self, centres: Tensor) -> NDArray[np.float64]:
         return np.ascontiguousarray(self.box.wrapped(centres).numpy().T)
+
+
+def _cut(distance: Tensor, limit: float) -> Tensor:
+    """Squared distances, inf beyond the limit."""
+    return distance if math.isinf(limit) else distance.masked_fill(distance > limit * limit, math.inf)
 
 
 def chunks(rows: int, width: int, memory: int) -> Iterator[slice]:
