@@ -107,6 +107,7 @@ def _inspection(file: Path, found: Inspection) -> Iterator[str]:
     from ..data.inspection import alike
 
     kinds = {"hdf5": "HDF5 file", "zarr": "Zarr store", "npz": "NumPy archive", "npy": "NumPy file"}
+    kinds["folder"] = "folder of HDF5 files"
     yield f"{file}: {kinds[found.tree.format]}, {size_words(found.size)}, {len(found.tree.arrays)} arrays"
     for name, attributes in found.tree.attributes.items():
         if attributes:

@@ -186,10 +186,15 @@ def _values_alone(chosen: Chosen, path: Path, sign: Sign) -> dict[str, Any]:
     """What is wrong with the values of a file, where its dataset opens files one by one."""
     from ..interfaces import OpensGrids
     from .gridded import unfit_values
+    from .points.settings import PointSettings
+    from .points.survey import unfit_samples
 
-    if not isinstance(chosen.config, OpensGrids):
+    if not isinstance(chosen.config, OpensGrids | PointSettings):
         return {"values_looked_at": 0, "problems": []}
     try:
+        if isinstance(chosen.config, PointSettings):
+            looked, problems = unfit_samples(sign, chosen.config.open_source(path))
+            return {"values_looked_at": looked, "problems": problems}
         looked, problems = unfit_values(sign, chosen.config.open_grid(path), str(path))
     except DataError as error:
         return {"values_looked_at": 0, "problems": [str(error)]}

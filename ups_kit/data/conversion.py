@@ -269,10 +269,14 @@ def _converted(
         return convert_plain(sign, found.tree, Path(aside), kind, options)
     if not as_is:
         from .gridded import convert_grid, known_grid
+        from .particle_conversion import convert_particles, known_particles
 
         grid = known_grid(found.tree)
         if grid is not None:
             return convert_grid(sign, found.tree, grid[1], Path(aside), kind)
+        particles = known_particles(found.tree) if kind == "zarr" else None
+        if particles is not None:
+            return convert_particles(sign, found.tree, particles[1], Path(aside))
     return _copy(sign, found.tree, Path(aside), kind)
 
 
@@ -365,6 +369,7 @@ def _write_zarr(sign: Sign, tree: FileTree, taken: Mapping[str, ArrayInfo], sour
     import zarr
 
     from .grid_store import seal
+    from .particle_store import seal as seal_particles
 
     with zarr.config.set({"array.write_empty_chunks": True}):
         root = zarr.open_group(str(aside), mode="w-", attributes=dict(tree.attributes.get("", {})))
@@ -378,6 +383,7 @@ def _write_zarr(sign: Sign, tree: FileTree, taken: Mapping[str, ArrayInfo], sour
                 array[where] = np.asarray(source[name][where])
             array.attrs.update(dict(info.attributes))
     seal(aside)  # the source's checksum is of its own metadata
+    seal_particles(aside)
 
 
 def created(root: Any, name: str, info: ArrayInfo) -> Any:

@@ -1,5 +1,7 @@
 """The headers of a data file (HDF5, Zarr store, .npz, .npy) as a `FileTree`: no values, and no link is followed.
 
+A folder of HDF5 files with a `metadata.json` beside them is one data file, too.
+
 What is wrong is collected, not raised: whoever looks into a file wants to see all of it.
 """
 
@@ -22,6 +24,7 @@ from .hdf5 import check_kind, opened
 from .tree import INNER_LINK, ArrayInfo, FileTree, Format
 from .zarr_headers import read_store
 
+METADATA, HDF5_FILES = "metadata.json", (".h5", ".hdf5")  # of a folder that is one data file
 MOST_OBJECTS = 20_000  # that are listed of a file
 MOST_ENTRIES = 256  # of an attribute that is an array
 LONGEST_TEXT = 4096  # characters of an attribute
@@ -53,14 +56,14 @@ def read_headers(path: Path, sign: Sign = lambda what: None) -> Found:
     if kind == "zarr":
         tree, problems, notes = read_store(path, sign)
         return Found(tree, problems, notes)
-    return {"hdf5": _hdf5, "npz": _npz, "npy": _npy}[kind](path, sign)
+    return {"hdf5": _hdf5, "npz": _npz, "npy": _npy, "folder": _folder}[kind](path, sign)
 
 
 def file_format(path: Path) -> Format:
     """What kind of data file this is, by its first bytes. Raises DataError for a device, or none."""
     with suppress(PermissionError):  # of its folder, as `check_kind` says
         if path.is_dir():
-            return "zarr"
+            return "folder" if (path / METADATA).is_file() and files_of(path) else "zarr"
     check_kind(path)
     with path.open("rb") as file:
         head = file.read(8)
@@ -69,6 +72,26 @@ def file_format(path: Path) -> Format:
     if head.startswith(b"PK\x03\x04") and path.suffix == ".npz":
         return "npz"
     return "hdf5"  # or none at all, as its opening tells
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The HDF5 files of a folder, in the order of their names."""
+    return sorted(entry for entry in folder.iterdir() if entry.suffix in HDF5_FILES and entry.is_file())
+
+
+def _folder(path: Path, sign: Sign) -> Found:
+    """The files of a folder one after the other, each under its name."""
+    found = Found(FileTree(path, "folder", {}))
+    arrays: dict[str, ArrayInfo] = {}
+    attributes: dict[str, Mapping[str, Any]] = {}
+    for file in files_of(path):
+        inner = _hdf5(file, lambda what: sign(f"{file.name}: {what}"))  # noqa: B023 - called before the next
+        arrays |= {f"{file.name}/{name}": info for name, info in inner.tree.arrays.items()}
+        attributes |= {f"{file.name}/{name}".rstrip("/"): own for name, own in inner.tree.attributes.items()}
+        found.problems += [f"{file.name}: {problem}" for problem in inner.problems]
+        found.notes += [f"{file.name}: {note}" for note in inner.notes]
+    found.tree = evolve(found.tree, arrays=arrays, attributes=attributes)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def inspect_task(sign: Sign, path: str, whole: bool, seconds: float) -> dict[str
     values: dict[str, Any] = {}
     readable = {name: info for name, info in tree.arrays.items() if is_readable(info)}
     budget = None if whole else max(4096, min(SAMPLED_VALUES, SAMPLED_BYTES // 4 // max(len(readable), 1)))
-    if not problems or tree.format == "hdf5":
+    if not problems or tree.format in ("hdf5", "folder"):
         with opened_arrays(tree) as arrays:
             for number, (name, info) in enumerate(readable.items()):
                 if time.monotonic() > deadline:
@@ -148,7 +148,8 @@ class opened_arrays:  # noqa: N801 - a context manager, named as one
     """The arrays of a file by name, open for reading by slices; closed at the end."""
 
     def __init__(self, tree: FileTree) -> None:
-        self._tree, self._file = tree, None
+        self._tree = tree
+        self._file: Any = None
 
     def __enter__(self) -> Any:
         path = self._tree.path
@@ -156,6 +157,9 @@ class opened_arrays:  # noqa: N801 - a context manager, named as one
             import h5py
 
             self._file = h5py.File(path, "r", rdcc_nbytes=0)
+            return self._file
+        if self._tree.format == "folder":
+            self._file = _FolderArrays(path)
             return self._file
         if self._tree.format == "zarr":
             return _store_arrays(path)
@@ -167,6 +171,28 @@ class opened_arrays:  # noqa: N801 - a context manager, named as one
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
+
+
+class _FolderArrays:
+    """The arrays of a folder's HDF5 files, "file/group/name"; one file is open at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open: tuple[str, Any] = ("", None)
+
+    def __getitem__(self, name: str) -> Any:
+        import h5py
+
+        file, _, inner = name.partition("/")
+        if self._open[0] != file:
+            self.close()
+            self._open = (file, h5py.File(self._path / file, "r", rdcc_nbytes=0))
+        return self._open[1][inner]
+
+    def close(self) -> None:
+        if self._open[1] is not None:
+            self._open[1].close()
+        self._open = ("", None)
 
 
 def _store_arrays(path: Path) -> Any:

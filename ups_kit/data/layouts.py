@@ -109,6 +109,9 @@ def _with_splits(catalog: Catalog, use: str, table: Mapping[str, Any], spec: Fie
     given = dict(table)
     if not {"validation", "test"} <= set(keys_of(catalog["dataset"][use].config)):
         return given
+    own, _ = config_of(catalog, use, given)
+    if own is not None and own.validation is None and own.test is None and not check_problems(own, spec):
+        return given  # the files say it
     for validation, test in SPLITS:
         splits = {"validation": validation, "test": test}
         config, problems = config_of(catalog, use, {**given, **splits, "train": validation + test})

@@ -198,7 +198,8 @@ def _write(part: Path, samples: Iterable[ParticleSample], attributes: dict[str, 
             count += 1
     if names is None:
         raise ValueError("there are no samples; expected at least one")
-    _seal(part, count, names)
+    _list(part, count, names)
+    seal(part)
 
 
 def _store(group: Any, name: str, values: NDArray[Any]) -> None:
@@ -221,12 +222,26 @@ def _store(group: Any, name: str, values: NDArray[Any]) -> None:
     array[...] = values
 
 
-def _seal(folder: Path, samples: int, arrays: Sequence[str]) -> None:
-    """Write into the root what there is, and the checksum of all metadata."""
+def _list(folder: Path, samples: int, arrays: Sequence[str]) -> None:
+    """Write into the root what there is."""
     root = _document(folder)
     root["attributes"] |= {"samples": samples, "arrays": list(arrays)}
-    paths = node_paths([sample_name(number) for number in range(samples)], arrays)
-    root["attributes"]["checksum"] = checksum({path: _document(folder / path) if path else root for path in paths})
+    (folder / DOCUMENT).write_text(json.dumps(root, indent=2))
+
+
+def seal(folder: Path) -> None:
+    """Write the checksum of all metadata into the root's attributes, where a finished store lists what it holds.
+
+    A store of another layout is left as it is.
+    """
+    root = _document(folder)
+    attributes = root["attributes"]
+    if attributes.get("layout") != LAYOUT or not {"samples", "arrays"} <= attributes.keys():
+        return
+    if isinstance(attributes.get("units"), str):  # a table, which HDF5 holds as JSON
+        attributes["units"] = json.loads(attributes["units"])
+    paths = node_paths([sample_name(number) for number in range(attributes["samples"])], attributes["arrays"])
+    attributes["checksum"] = checksum({path: _document(folder / path) if path else root for path in paths})
     (folder / DOCUMENT).write_text(json.dumps(root, indent=2))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from attrs import field, frozen
 
 INNER_LINK = "link inside the file"  # of `ArrayInfo.elsewhere`
-Format = Literal["hdf5", "zarr", "npz", "npy"]
+Format = Literal["hdf5", "zarr", "npz", "npy", "folder"]  # folder: HDF5 files beside one with JSON about them
 
 
 @frozen
@@ -27,7 +27,10 @@ class ArrayInfo:
 
 @frozen
 class FileTree:
-    """A file's arrays by path ("group/name"), and the attributes of its root and groups ("" is the root)."""
+    """A file's arrays by path ("group/name"), and the attributes of its root and groups ("" is the root).
+
+    Of a folder of files, the name of the file stands before: "train.h5/group/name".
+    """
 
     path: Path
     format: Format

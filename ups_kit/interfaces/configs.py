@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..data.tree import FileTree
-    from .data import Dataset, GridFile, Simulator
+    from .data import Dataset, GridFile, ParticleFile, Simulator
     from .descriptions import FieldSpec, LatentSpec
     from .parts import Decoder, Encoder, Loss, Metric, Operator, Sampler, Schedule, Stage, Tracker
 
@@ -100,6 +100,15 @@ class OpensGrids(Protocol):
 
     def open_grid(self, path: Path) -> GridFile:
         """One file, its headers read and checked. Raises DataError."""
+        ...
+
+
+@runtime_checkable
+class OpensParticles(Protocol):
+    """The config of a dataset of particles: for `upskit data convert`, from and to its layout."""
+
+    def open_particles(self, path: Path) -> ParticleFile:
+        """One file, folder or store, its headers read and checked. Raises DataError."""
         ...
 
 

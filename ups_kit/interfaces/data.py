@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from ..data.normalisation import Normaliser
+    from ..data.particle_store import ParticleSample
     from ..data.splits import Splits
     from ..model import LatentModel
     from .descriptions import Field, FieldSpec, Layout
@@ -243,4 +244,20 @@ class GridFile(Protocol):
 
     def static(self, name: str, samples: slice) -> NDArray[np.float32]:
         """A static field, (S, *grid, channels)."""
+        ...
+
+
+class ParticleFile(Protocol):
+    """Trajectories of particles as they are stored: every frame, no normalisation, positions as they are written."""
+
+    @property
+    def trajectories(self) -> int: ...
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What they have in common: the keys of `data.particle_store.write_particles` but for samples and path."""
+        ...
+
+    def sample(self, number: int) -> ParticleSample:
+        """One trajectory whole. Raises DataError."""
         ...

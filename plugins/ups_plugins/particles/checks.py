@@ -15,12 +15,10 @@ HALF = 0.5  # of a periodic box's length: a particle that moves further seems to
 UNSURE = 0.45  # the same between two stored frames, where the true way is not known
 
 
-def problem_of(
-    opened: Opened, stored: Stored, first: int, stop: int, stride: int, wrap: bool, tolerant: bool
-) -> str | None:
+def problem_of(opened: Opened, stored: Stored, first: int, stop: int, stride: int, wrap: bool) -> str | None:
     """What is wrong with the stored frames first … stop - 1, or None; the message begins with where they lie.
 
-    `wrap`: places outside of periodic axes are right. `tolerant`: so is a trajectory that is not finite.
+    `wrap`: places outside of periodic axes are right.
     """
     size = stored.count * opened.box.dims
     together = max(2, BLOCK_VALUES // max(size, 1))
@@ -33,7 +31,7 @@ def problem_of(
         for values, field in zip(stored.fields, opened.fields, strict=True):
             found = found or _not_finite(stored, values.frames(numbers), start, field.name)
         if found is not None:
-            return None if tolerant else found
+            return found
         found = _outside(opened.box, stored, block, start, wrap)
         if found is None:
             moved = block if last is None else np.concatenate([last, block])

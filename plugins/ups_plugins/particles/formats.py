@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
 from attrs.validators import gt, optional
 
-from ups_kit import FieldSpec
+from ups_kit import FieldSpec, LatentSpec
 from ups_kit.data.points.settings import PointSettings
 from ups_kit.interfaces import SimulatorConfig
 
 if TYPE_CHECKING:
     from ups_kit.data.points.source import PointSource
     from ups_kit.data.tree import FileTree
+    from ups_kit.interfaces import ParticleFile
 
 
 @frozen(kw_only=True)
@@ -73,15 +74,20 @@ class ParticleZarrConfig(ParticleSettings):
             history=self.history,
             types=self.types,
             wrap=self.wrap,
-            tolerant=self.drop_bad_samples,
         )
+
+    def open_particles(self, path: Path) -> ParticleFile:
+        """A store as it is, without the recipe's strides. Raises DataError."""
+        from .whole import StoreFile
+
+        return StoreFile.of(path)
 
     def planned(self, made: FieldSpec) -> FieldSpec:
         """Of what a simulator stores, the velocity and the chosen fields."""
         chosen = {each.name: each for each in made.targets}
         motion = [each for each in made.targets if each.name == made.moves_with]
         fields = [chosen[name] for name in self.fields if name in chosen]
-        own = ("type", "driven", *(self.statics or ()))
+        own = ("type", "kinematic", *(self.statics or ()))
         statics = [each for each in made.statics if self.statics is None or each.name in own]
         return evolve(made, targets=(*motion, *fields), statics=tuple(statics))
 
@@ -102,7 +108,7 @@ class LagrangeBenchConfig(ParticleSettings):
 
     Targets are the velocity of each particle over the model's time step. The splits are those of the files: what
     `train`, `validation` and `test` say is how many of a file's trajectories are taken. Walls (types 1 and 2) move as
-    they are given in a forecast, and are marked by the static field `driven`. `path` may also be one of the files:
+    they are given in a forecast, and are marked by the static field `kinematic`. `path` may also be one of the files:
     then `validation` and `test` trajectories are drawn from it. The means and deviations of `metadata.json` are not
     used: normalisation is by train values at the model's time step.
     """
@@ -151,14 +157,26 @@ class LagrangeBenchConfig(ParticleSettings):
             types=self.types,
             wrap=self.wrap,
             cut=self.cut,
-            tolerant=self.drop_bad_samples,
         )
+
+    def open_particles(self, path: Path) -> ParticleFile:
+        """A folder or file as it is, without the recipe's strides. Raises DataError."""
+        from .whole import BenchmarkFile
+
+        return BenchmarkFile.of(path, self.dt)
+
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+        """Besides the usual: trajectories of one file need numbers to be drawn into splits by."""
+        yield from super().check(fields, latent)
+        for key in ("validation", "test"):
+            alone = isinstance(self.path, tuple) or not self.path.is_dir()
+            if alone and getattr(self, key) is None and getattr(self, f"{key}_path") is None:
+                yield key, f"expected a number, as the trajectories of files are drawn into splits; or give {key}_path"
 
     @classmethod
     def recognise(cls, tree: FileTree) -> Mapping[str, Any] | None:
-        """Keys for a file of this layout: groups with positions and types."""
-        if tree.format != "hdf5":
-            return None
-        groups = {name.split("/")[0] for name in tree.arrays if name.endswith("/position")}
-        known = [name for name in groups if f"{name}/particle_type" in tree.arrays]
+        """Keys for a folder or file of this layout: groups with positions and types."""
+        depth = {"hdf5": 1, "folder": 2}.get(tree.format)
+        groups = [name.removesuffix("/position") for name in tree.arrays if name.endswith("/position")]
+        known = [name for name in groups if name.count("/") + 1 == depth and f"{name}/particle_type" in tree.arrays]
         return {} if known and all(len(tree.arrays[f"{name}/position"].shape) == 3 for name in known) else None

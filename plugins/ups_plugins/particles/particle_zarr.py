@@ -37,13 +37,17 @@ SPLITS = ("train", "validation", "test")
 
 def open_particles(path: Path, fields: Sequence[str], statics: Sequence[str] | None) -> Opened:
     """One store, with these further fields and static fields (None: all). Raises DataError."""
+    return Reading.of(opened_store(path), path).opened(fields, statics)
+
+
+def opened_store(path: Path) -> ZarrStore:
+    """The store in a folder or behind an address. Raises DataError."""
     address = url_of(path)
-    store = ZarrStore.open(address if address is not None else path)
-    return _Reading.of(store, path).opened(fields, statics)
+    return ZarrStore.open(address if address is not None else path)
 
 
 @frozen
-class _Reading:
+class Reading:
     """A store, its attributes checked, and the names of its samples and of their arrays."""
 
     store: ZarrStore
@@ -53,7 +57,7 @@ class _Reading:
     arrays: tuple[str, ...]
 
     @classmethod
-    def of(cls, store: ZarrStore, path: Path) -> _Reading:
+    def of(cls, store: ZarrStore, path: Path) -> Reading:
         attributes, where = store.attributes, f"{store.label}/zarr.json"
         layout, version = attributes.get("layout", LAYOUT), attributes.get("version", VERSION)
         if layout != LAYOUT:
@@ -79,6 +83,11 @@ class _Reading:
         reading._check_sum(where)
         return reading
 
+    @property
+    def box(self) -> Box:
+        domain = tuple((float(low), float(high)) for low, high in self.attributes["domain"])
+        return Box(domain, tuple(self.attributes.get("periodic", [False] * len(domain))))
+
     def _check_sum(self, where: str) -> None:
         said = self.attributes.get("checksum")
         if said is None:
@@ -98,10 +107,7 @@ class _Reading:
         steps: list[float] = []
         extra = tuple(self._named("fields", fields))
         given = tuple(self._named("statics", statics))
-        box = Box(
-            tuple((float(low), float(high)) for low, high in self.attributes["domain"]),
-            tuple(self.attributes.get("periodic", [False] * len(self.attributes["domain"]))),
-        )
+        box = self.box
         for name in self.samples:
             try:
                 sample = _Sample(self.store, name, self.arrays, box.dims)

@@ -15,7 +15,7 @@ from ups_kit.interfaces import Layout
 from .checks import problem_of
 from .stored import Opened, Stored
 
-VELOCITY, TYPE, DRIVEN = "velocity", "type", "driven"
+VELOCITY, TYPE, KINEMATIC = "velocity", "type", "kinematic"
 CUT = ("validation", "test")  # splits whose trajectories may be cut into pieces
 SHOWN = 8  # trajectories that a message names
 
@@ -44,7 +44,6 @@ class ParticleSource:
     stride: int
     types: int  # categories of the one-hot static
     wrap: bool
-    tolerant: bool  # of NaN: such trajectories are left out later
 
     @property
     def layout(self) -> Layout:
@@ -79,16 +78,21 @@ class ParticleSource:
 
     @cached_property
     def statics(self) -> tuple[Field, ...]:
-        """The type as one number of 0 or 1 for each, where there are several; `driven` where some move as given."""
+        """The type as one number of 0 or 1 for each, where there are several; `kinematic` where some move as given."""
         kinds = (Field(TYPE, self.types),) if self.types > 1 else ()
-        walls = (Field(DRIVEN),) if self.has_driven else ()
+        walls = (Field(KINEMATIC),) if self.has_kinematic else ()
         return (*kinds, *walls, *self.opened.statics)
 
     @cached_property
-    def has_driven(self) -> bool:
+    def has_kinematic(self) -> bool:
         """Whether there are particles of a kinematic type."""
         kinds = self.opened.kinematic
         return any(bool(np.isin(each.types, kinds).any()) for each in self.opened.trajectories)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Statics of zeros and ones."""
+        return (TYPE, KINEMATIC)
 
     @cached_property
     def conditions(self) -> tuple[str, ...]:
@@ -134,7 +138,7 @@ class ParticleSource:
         own, parts = self._owner(number), []
         if self.types > 1:
             parts.append(np.eye(self.types, dtype=np.float32)[own.types])
-        if self.has_driven:
+        if self.has_kinematic:
             parts.append(np.isin(own.types, self.opened.kinematic).astype(np.float32)[:, None])
         if own.statics is not None:
             parts.append(own.statics())
@@ -154,15 +158,12 @@ class ParticleSource:
     def split_of(self, number: int) -> str | None:
         return self._owner(number).split
 
-    def check(self, number: int) -> None:
-        """Look for NaN, places outside of the box, ways that are too far, and broken neighbours. Raises DataError."""
+    def problem(self, number: int) -> str | None:
+        """What is wrong with a trajectory: NaN, places outside of the box, ways too far, broken ids or neighbours."""
         piece, own = self.pieces[number], self._owner(number)
-        problem = None if own.check is None else own.check()
-        if problem is None:
-            stop = piece.first + piece.length * self.stride + 1
-            problem = problem_of(self.opened, own, piece.first, stop, self.stride, self.wrap, self.tolerant)
-        if problem is not None:
-            raise DataError(problem)
+        found = None if own.check is None else own.check()
+        stop = piece.first + piece.length * self.stride + 1
+        return found or problem_of(self.opened, own, piece.first, stop, self.stride, self.wrap)
 
     def _owner(self, number: int) -> Stored:
         return self.opened.trajectories[self.pieces[number].owner]
@@ -185,13 +186,11 @@ def source_of(
     types: int | None = None,
     wrap: bool = False,
     cut: int | None = None,
-    tolerant: bool = False,
 ) -> ParticleSource:
     """The trajectories of some files at a time stride, without the frames before `first`.
 
     `types` is the number of categories; as many as there are where it is None. Trajectories of validation and test are
-    cut into pieces of `cut` model frames. `tolerant`: NaN is none of the problems that `check` tells of. Raises
-    DataError where there are too few frames or categories.
+    cut into pieces of `cut` model frames. Raises DataError where there are too few frames or categories.
     """
     _check_frames(opened, stride, first, history, cut)
     found = opened.types
@@ -208,7 +207,7 @@ def source_of(
             pieces.append(Piece(number, first, length))
             continue
         pieces += [Piece(number, first + k * (cut + 1) * stride, cut) for k in range((length + 1) // (cut + 1))]
-    return ParticleSource(opened, tuple(pieces), stride, found if types is None else types, wrap, tolerant)
+    return ParticleSource(opened, tuple(pieces), stride, found if types is None else types, wrap)
 
 
 def _check_frames(opened: Opened, stride: int, first: int, history: int, cut: int | None) -> None:

@@ -10,6 +10,7 @@ from attrs import define, field
 from numpy.typing import NDArray
 
 from ...interfaces import Field, FieldSpec
+from ..guard import Sign
 from ..normalisation import Central, Moments, Normalisation, central_half, scheme_of
 from ..splits import content_hash
 from .files import PointFiles
@@ -113,6 +114,22 @@ class Survey:
                 continue
             for frames in frame_blocks(source, own):
                 yield source.values(own, frames)[..., channels].reshape(-1, len(channels))
+
+
+def unfit_samples(sign: Sign, source: PointSource) -> tuple[int, list[str]]:
+    """How many values a source's trajectories have, and what is wrong with each of them."""
+    looked, problems = 0, []
+    for number in range(len(source.counts)):
+        sign(source.where(number))
+        said = source.problem(number) if isinstance(source, TellsProblems) else None
+        bad = 0
+        for frames in frame_blocks(source, number):
+            values = source.values(number, frames)
+            looked, bad = looked + values.size, bad + int((~np.isfinite(values)).sum())
+        if said is None and bad:
+            said = f"{source.where(number)}: {bad:,} values are NaN or infinite"
+        problems += [] if said is None else [said]
+    return looked, problems
 
 
 def _channels(group: tuple[Field, ...], name: str) -> NDArray[np.int64]:
