@@ -4,7 +4,7 @@ runs/<name>/<n>/
     recipe.toml  resolved.json  STATUS  .lock
     metrics.jsonl  tensorboard/
     <stage>/checkpoints/  <stage>/model.safetensors  <stage>/done.json
-    bundle/  summary.json  report.html
+    bundle/  summary.json  report.html  transfer.json  transfer.html  evaluations/<n>/
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ OWN_NAMES = (
     "bundle",
     "summary.json",
     "report.html",
+    "evaluations",
+    "transfer.json",
+    "transfer.html",
 )
 
 

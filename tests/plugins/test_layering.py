@@ -80,8 +80,9 @@ def test_config_modules_import_nothing_heavy(path: Path) -> None:
 DOORS = {
     "ups_kit.cli": {"ups_kit.cli", "ups_kit.__main__"},
     "ups_kit.run": {"ups_kit.cli", "ups_kit"},
-    "ups_kit.assemble": {"ups_kit.cli", "ups_kit.run", "ups_kit.bundle", "ups_kit"},
-    "ups_kit.reading": {"ups_kit.cli", "ups_kit.run", "ups_kit.bundle", "ups_kit"},
+    "ups_kit.evaluating": {"ups_kit.cli"},
+    "ups_kit.assemble": {"ups_kit.cli", "ups_kit.run", "ups_kit.evaluating", "ups_kit.bundle", "ups_kit"},
+    "ups_kit.reading": {"ups_kit.cli", "ups_kit.run", "ups_kit.evaluating", "ups_kit.bundle", "ups_kit"},
 }
 
 

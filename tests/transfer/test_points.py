@@ -132,7 +132,7 @@ def test_scattered_interpolation_is_exact_on_quadratics_and_equals_scipys(dims: 
     matrix = scattered_matrix(points, places, [None] * dims)
 
     def quadratic(at: NDArray[np.float64]) -> NDArray[np.float64]:
-        return 1 + at.sum(1) + (at[:, 0] * at[:, -1]) * 3
+        return np.asarray(1 + at.sum(1) + at[:, 0] * at[:, -1] * 3)
 
     assert np.allclose(matrix @ quadratic(points), quadratic(places), atol=1e-9)
     neighbours = matrix.indptr[1]
@@ -147,13 +147,13 @@ def test_scattered_interpolation_knows_no_seam() -> None:
     matrix = scattered_matrix(points, places, (2.0, 1.0))
     error = np.abs(matrix @ waves(points) - waves(places)).max()
     assert error < 0.02
-    moved = scattered_matrix(points, places + [2.0, -1.0], (2.0, 1.0))
+    moved = scattered_matrix(points, places + np.asarray([2.0, -1.0]), (2.0, 1.0))
     assert np.allclose(moved @ waves(points), matrix @ waves(points), atol=1e-9)
 
 
 def test_scattered_interpolation_of_few_points_or_points_on_a_line() -> None:
     line = np.stack([np.linspace(0, 1, 30), np.zeros(30)], -1)
     assert np.allclose(
-        scattered_matrix(line, line + [0.01, 0.0], (None, None)) @ line[:, 0], line[:, 0] + 0.01, atol=1e-3
+        scattered_matrix(line, line + np.asarray([0.01, 0.0]), (None, None)) @ line[:, 0], line[:, 0] + 0.01, atol=1e-3
     )
     assert (scattered_matrix(line[:1], line, (None, None)) @ np.asarray([7.0])).tolist() == [7.0] * 30

@@ -1,6 +1,7 @@
 """The command `upskit`: one module per group of verbs, which only parse and print.
 
-Nothing but `run` imports torch or matplotlib; `validate` may load the library that reads the header of a data file.
+Nothing but `run` and `evaluate` imports torch or matplotlib; `validate` may load the library that reads the header of a
+data file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..errors import StorageError, UpsKitError
 from .completion import completion
 from .components import list_components, list_plugins, show
 from .data import data
+from .evaluate import evaluate
 from .recipes import schema, validate
 from .run import run
 
@@ -32,6 +34,7 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(evaluate)
 cli.add_command(validate)
 cli.add_command(validate, "check")
 cli.add_command(schema)

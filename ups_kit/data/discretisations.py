@@ -61,7 +61,8 @@ def grid_points(axes: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 def cloud_points(domain: Domain, points: int, seed: int = 0) -> NDArray[np.float64]:
     """Points drawn alike from all of the box, (points, D). A cloud of fewer points is the beginning of this one."""
     low, high = np.asarray(domain, np.float64).T
-    return low + (high - low) * np.random.default_rng([seed, len(domain)]).random((points, len(domain)))
+    drawn = np.random.default_rng([seed, len(domain)]).random((points, len(domain)))
+    return np.asarray(low + (high - low) * drawn)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ def cloud_points(domain: Domain, points: int, seed: int = 0) -> NDArray[np.float
 # ---------------------------------------------------------------------------------------------------------------------
 def fewest_nodes(periodic: Sequence[bool]) -> int:
     """The fewest points that a mesh of a box has: its corners, and enough of them to span it."""
-    return max(2 ** sum(not wraps for wraps in periodic), len(periodic) + 1)
+    return max(1 << sum(not wraps for wraps in periodic), len(periodic) + 1)
 
 
 def mesh_nodes(domain: Domain, periodic: Sequence[bool], points: int, seed: int = 0) -> NDArray[np.float64]:
@@ -86,11 +87,11 @@ def mesh_nodes(domain: Domain, periodic: Sequence[bool], points: int, seed: int 
     extent = high - low
     spacing = float(np.prod(extent) / points) ** (1 / len(extent))
     walls = _wall_nodes(extent, periodic, spacing)
-    while len(walls) > max(points // 2, 2 ** sum(not wraps for wraps in periodic)):
+    while len(walls) > max(points // 2, 1 << sum(not wraps for wraps in periodic)):
         spacing *= CROWDING
         walls = _wall_nodes(extent, periodic, spacing)
     inner = np.random.default_rng([seed, points]).random((points - len(walls), len(extent))) * extent
-    return low + np.concatenate([walls, _relaxed(inner, walls, extent, periodic, seed)])
+    return np.asarray(low + np.concatenate([walls, _relaxed(inner, walls, extent, periodic, seed)]))
 
 
 def _wall_nodes(extent: NDArray[np.float64], periodic: Sequence[bool], spacing: float) -> NDArray[np.float64]:
@@ -160,5 +161,5 @@ def triangles(positions: NDArray[np.floating]) -> NDArray[np.int64] | None:
     corners = np.asarray(positions, np.float64)[found]
     sides = corners[:, 1:] - corners[:, :1]
     area = sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0]
-    flipped = np.where(area[:, None] < 0, found[:, [0, 2, 1]], found)
-    return flipped[np.abs(area) > 1e-12 * np.abs(area).max()]
+    flipped: NDArray[np.int64] = np.where(area[:, None] < 0, found[:, [0, 2, 1]], found)
+    return np.asarray(flipped[np.abs(area) > 1e-12 * np.abs(area).max()])

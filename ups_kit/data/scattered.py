@@ -88,7 +88,7 @@ def _powers(dims: int, degree: int) -> Iterator[tuple[int, ...]]:
 def _solved(matrix: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
     """Solutions; of the smallest norm where neighbours stand on a line and do not determine a polynomial."""
     try:
-        found = np.linalg.solve(matrix, right)
+        found: NDArray[np.float64] = np.asarray(np.linalg.solve(matrix, right), np.float64)
         residual = np.abs(matrix @ found - right).max((1, 2))
         poor = ~(residual < 1e-6) | ~(np.abs(found).max((1, 2)) < 1e3)
     except np.linalg.LinAlgError:

@@ -90,7 +90,7 @@ class Places:
         dims = self.positions.shape[1]
         if self.spline is None:
             taken = values[(slice(None), *(slice(None, None, self.stride),) * dims)]
-            return np.ascontiguousarray(taken.reshape(len(values), -1, values.shape[-1]))
+            return np.ascontiguousarray(taken.reshape(len(values), len(self.positions), values.shape[-1]))
         out = np.empty((len(values), len(self.positions), values.shape[-1]), np.float32)
         if not out.size:
             return out
@@ -132,7 +132,7 @@ def interpolation_error(dataset: GridDataset, ids: NDArray[np.int64], beyond: bo
     """nRMSE of splines through every second stored point, at the stored points between them.
 
     An upper bound of what splines through all points miss, as long as the stored grid resolves the fields. The larger
-    one of the targets' and the statics', on a few trajectories and frames. `beyond`: also where the coarser grid ends
+    one of the targets' and the statics', mean over a few trajectories and frames. `beyond`: also where the coarser grid ends
     before the stored one does.
     """
     axes, periodic = dataset.files.header.axes, dataset.fields.periodic
@@ -149,19 +149,20 @@ def interpolation_error(dataset: GridDataset, ids: NDArray[np.int64], beyond: bo
     every = (slice(None), *(slice(None, None, 2),) * len(axes))
     probed = np.asarray(evenly(ids.tolist(), PROBED), np.int64)
     step = max(1, len(dataset.files.header.times) // PROBED_FRAMES)
-    worst = 0.0
+    errors: dict[str, list[float]] = {"states": [], "statics": []}
     for row in range(len(probed)):
         states = dataset.files.rows(probed[row : row + 1], slice(None, None, step))[0]
-        for values in (states, dataset.files.statics(probed[row : row + 1])):
+        statics = dataset.files.statics(probed[row : row + 1])
+        for name, values in (("states", states), ("statics", statics)):
             if values.shape[-1]:
                 true = values.reshape(len(values), -1, values.shape[-1])[:, between].astype(np.float64)
-                worst = max(worst, _nrmse(spline(values[every]), true))
-    return worst
+                errors[name].append(_nrmse(spline(values[every]), true))
+    return max(sum(each) / len(each) for each in errors.values() if each)
 
 
 def _all(marks: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     """Points of a grid that are marked along every axis, (N,), row-major."""
-    return np.all(np.stack(np.meshgrid(*marks, indexing="ij"), -1), -1).reshape(-1)
+    return np.asarray(np.stack(np.meshgrid(*marks, indexing="ij"), -1).all(-1).reshape(-1))
 
 
 def _nrmse(found: NDArray[np.float64], true: NDArray[np.float64]) -> float:

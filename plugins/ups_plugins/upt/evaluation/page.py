@@ -1,8 +1,14 @@
-"""The frame of the report: its HTML and its style sheet."""
+"""The frame of the report and its parts: HTML and style sheet."""
 
 from __future__ import annotations
 
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from string import Template
+
+from matplotlib.figure import Figure
 
 STYLE = """
 :root { color-scheme: light; --ink: #1d2327; --soft: #5d676e; --line: #e3e6e8; --paper: #fff; --back: #f6f7f8;
@@ -70,3 +76,46 @@ $body
 </body>
 </html>
 """)
+
+
+def section(title: str, content: str) -> str:
+    """A part of the page under a title; nothing where there is no content."""
+    return f"<section><h2>{escape(title)}</h2>\n{content}</section>" if content else ""
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of plain text."""
+    return f"<p>{escape(text)}</p>\n"
+
+
+def small_print(text: str) -> str:
+    """A small print."""
+    return f'<p class="note">{escape(text)}</p>\n'
+
+
+def definitions(entries: Mapping[str, str]) -> str:
+    """Names and what they mean."""
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in entries.items())
+    return f"<dl>{rows}</dl>\n"
+
+
+def table_of(head: Sequence[str], lines: Iterable[tuple[str, Sequence[str], str]]) -> str:
+    """A table: its head, and of each line the name, the cells, and its kind ("model" stands out)."""
+    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    body = "".join(
+        f'<tr class="{kind}"><th scope="row">{escape(name)}</th>{_cells(cells)}</tr>' for name, cells, kind in lines
+    )
+    return f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>\n'
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+
+
+def picture(figure: Figure, caption: str, dpi: int) -> str:
+    """A figure within the page, and what stands below it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    image = f'<img alt="{escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
+    return f'<figure><div class="scroll">{image}</div><figcaption>{escape(caption)}</figcaption></figure>\n'

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -14,7 +12,7 @@ from matplotlib.figure import Figure
 from .card import Card, Row, number
 from .definitions import OTHER_METRICS
 from .facts import Facts
-from .page import PAGE, STYLE
+from .page import PAGE, STYLE, definitions, paragraph, picture, section, small_print, table_of
 from .printing import field_title, shuffle_lines
 
 CAPTIONS = {
@@ -59,13 +57,13 @@ def report_page(
     facts: Facts, chapters: Sequence[Chapter], result: Mapping[str, Any], training: Mapping[str, Figure]
 ) -> str:
     """The whole page: what all tasks have in common first and last, and a chapter for each."""
-    sections = [] if not chapters[0].task else [_section("Tasks", _tasks(chapters, result))]
+    sections = [] if not chapters[0].task else [section("Tasks", _tasks(chapters, result))]
     for chapter in chapters:
         sections += _chapter(chapter)
     sections += [
-        _section("Training", _pictures(training, training)),
-        _section("What the other numbers mean", _definitions(OTHER_METRICS)),
-        _section("What was run", _definitions(dict(facts.rows))),
+        section("Training", _pictures(training, training)),
+        section("What the other numbers mean", definitions(OTHER_METRICS)),
+        section("What was run", definitions(dict(facts.rows))),
     ]
     return PAGE.substitute(
         title=escape(facts.name),
@@ -87,14 +85,14 @@ def _chapter(chapter: Chapter) -> list[str]:
         "Spectra": _pictures(pictures, ("spectra",)),
         "Where the error comes from": _budget_table(card) + _pictures(pictures, ("budget",)),
         "Do the inputs matter?" if card.shuffle_statics.names else "Do the parameters matter?": "".join(
-            map(_paragraph, shuffle_lines(card))
+            map(paragraph, shuffle_lines(card))
         ),
         "Which loss reaches which part": _reach_table(card),
         "All numbers": _all_numbers(chapter.result, card.steady),
-        "What the numbers mean": _definitions(card.definition),
+        "What the numbers mean": definitions(card.definition),
     }
     prefix = f"{chapter.task}: " if chapter.task else ""
-    return [_section(f"{prefix}{title}", content) for title, content in contents.items()]
+    return [section(f"{prefix}{title}", content) for title, content in contents.items()]
 
 
 def _tasks(chapters: Sequence[Chapter], result: Mapping[str, Any]) -> str:
@@ -111,19 +109,7 @@ def _tasks(chapters: Sequence[Chapter], result: Mapping[str, Any]) -> str:
     head = ("task", "nRMSE, one step", "nRMSE, rollout", "VRMSE, rollout", "RMSE, rollout", "")
     note = "Of steady data the one step is all there is. The last line is the mean over the tasks."
     verdict = _verdict(result["status"], result["card"]["verdict"])
-    return verdict + _table(head, [*lines, ("mean", numbers, "model")]) + _note(note)
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>\n{content}</section>" if content else ""
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>\n"
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>\n'
+    return verdict + table_of(head, [*lines, ("mean", numbers, "model")]) + small_print(note)
 
 
 def _verdict(status: str, text: str) -> str:
@@ -153,10 +139,14 @@ def _score_table(card: Card) -> str:
         else "nRMSE in physical units; VRMSE of the whole rollout; correlation time in the data's unit of time."
     )
     ratios = "; ".join(f"{name} {number(value)}" for name, value in card.ratios.items())
-    table = _table(("", *card.columns), _lines(card.rows)) + _note(note) + _note(f"Ratios of nRMSE: {ratios}.")
+    table = (
+        table_of(("", *card.columns), _lines(card.rows))
+        + small_print(note)
+        + small_print(f"Ratios of nRMSE: {ratios}.")
+    )
     if not card.fields:
         return table
-    return table + _table(("", *card.fields), _lines(card.by_field)) + _note(f"{field_title(card)}.")
+    return table + table_of(("", *card.fields), _lines(card.by_field)) + small_print(f"{field_title(card)}.")
 
 
 def _lines(rows: Iterable[Row]) -> list[tuple[str, Sequence[str], str]]:
@@ -173,7 +163,7 @@ def _budget_table(card: Card) -> str:
         numbers = [part[key] for key in shown]
         lines.append((name, [number(value if isinstance(value, float) else None) for value in numbers], ""))
     terms = {name: BUDGET_TERMS[name] for name in card.budget if name in BUDGET_TERMS}
-    return _table(("nRMSE", *shown.values()), lines) + _definitions(terms)
+    return table_of(("nRMSE", *shown.values()), lines) + definitions(terms)
 
 
 def _reach_table(card: Card) -> str:
@@ -185,7 +175,7 @@ def _reach_table(card: Card) -> str:
         cells = [f"{number(line.norms[name])}{' *' if name in line.declared else ''}" for name in modules]
         lines.append((f"{line.stage}: {line.loss}", cells, ""))
     note = "Norm of each loss's gradient alone, weight 1, on one training batch. *: declared by the loss."
-    return _table(("", *modules), lines) + _note(note)
+    return table_of(("", *modules), lines) + small_print(note)
 
 
 def _all_numbers(result: Mapping[str, Any], steady: bool) -> str:
@@ -200,24 +190,7 @@ def _all_numbers(result: Mapping[str, Any], steady: bool) -> str:
     lines = []
     for label, found in groups.items():
         lines.append((label, [number(found[name]) if name in found else "" for name in names], ""))
-    return f"<details><summary>Every metric of every forecast</summary>\n{_table(('', *names), lines)}</details>\n"
-
-
-def _definitions(entries: Mapping[str, str]) -> str:
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in entries.items())
-    return f"<dl>{rows}</dl>\n"
-
-
-def _table(head: Sequence[str], lines: Iterable[tuple[str, Sequence[str], str]]) -> str:
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(
-        f'<tr class="{kind}"><th scope="row">{escape(name)}</th>{_cells(cells)}</tr>' for name, cells, kind in lines
-    )
-    return f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>\n'
-
-
-def _cells(cells: Sequence[str]) -> str:
-    return "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f"<details><summary>Every metric of every forecast</summary>\n{table_of(('', *names), lines)}</details>\n"
 
 
 def _pictures(pictures: Mapping[str, Figure], names: Iterable[str]) -> str:
@@ -228,8 +201,4 @@ def _pictures(pictures: Mapping[str, Figure], names: Iterable[str]) -> str:
 def _picture(name: str, figure: Figure) -> str:
     stage = name.removeprefix("training_")
     caption = CAPTIONS.get(name, f"Losses of the stage '{stage}', on a logarithmic scale; dots are validations.")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    image = f'<img alt="{escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
-    return f'<figure><div class="scroll">{image}</div><figcaption>{escape(caption)}</figcaption></figure>\n'
+    return picture(figure, caption, DPI)

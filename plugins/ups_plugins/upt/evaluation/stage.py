@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from ups_kit.folder import StageFolder, write_text
-from ups_kit.interfaces import Multitask
+from ups_kit.folder import RunFolder, StageFolder, write_text
+from ups_kit.interfaces import Elsewhere, Multitask
 from ups_kit.tasks import model_for, tasks_of
 from ups_kit.trackers import Trackers
 
@@ -57,6 +57,17 @@ class Evaluation:
             trackers.figure(config.name, 0, name, figure)
         write_text(folder.run.report, report_page(facts, chapters, result, training))
         return result
+
+    def transfer(
+        self, experiment: Experiment, asked: Sequence[Elsewhere], folder: RunFolder, trackers: Trackers
+    ) -> Mapping[str, Any]:
+        """The model on other points than the data's own; writes `transfer.json` and `transfer.html`.
+
+        Raises UsageError with everything that cannot be had, before any state is read.
+        """
+        from .transfer.running import run_transfer
+
+        return run_transfer(experiment, self._config, asked, folder, trackers)
 
     def _evaluate(self, experiment: Experiment, task: str, trackers: Trackers) -> Evaluated:
         """One task, or all there is."""

@@ -1,0 +1,202 @@
+"""A finished run evaluated once more: with other steps or another split, or on other points than its data have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from .assemble import Experiment, assemble
+from .bundle import DESCRIPTION, Bundle, load_bundle
+from .console import Console
+from .errors import BELOW_FLOOR_EXIT_CODE, DataError, StorageError, UsageError, did_you_mean
+from .fit.settings import FitSettings
+from .folder import RunFolder, new_run_folder, write_json
+from .interfaces import Elsewhere, EvaluatesElsewhere, Stage, StageConfig
+from .plugins import Catalog
+from .reading import read_resolved
+from .recipe import Recipe
+from .trackers import Trackers
+
+RECORD = "resolved.json"
+EVALUATIONS = "evaluations"  # of a run folder: what was evaluated later
+
+
+@frozen
+class Found:
+    """A run folder, or a bundle by itself, and the recipe it was made from."""
+
+    path: Path
+    run: RunFolder | None  # None of a bundle by itself
+    recipe: Recipe
+    catalog: Catalog | None
+    bundle: Path
+
+
+@frozen
+class Evaluated:
+    """What came of it, and where it was written."""
+
+    folder: Path
+    result: Mapping[str, Any]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 7 where the model does not beat what its recipe requires it to beat."""
+        return BELOW_FLOOR_EXIT_CODE if self.result.get("status") == "below_floor" else 0
+
+
+def evaluate(
+    path: Path,
+    *,
+    asked: Sequence[Elsewhere] = (),
+    changes: Mapping[str, Any] | None = None,
+    stage: str | None = None,
+    device: str | None = None,
+    out: Path | None = None,
+    partial: bool = False,
+) -> Evaluated:
+    """Evaluate the model of a run folder or a bundle by its recipe's stage that evaluates, with its keys changed.
+
+    With `asked` the same trajectories on other points: `transfer.json` and `transfer.html` in the run folder. Without,
+    a report and a summary in a new folder below it. `out` is where to write instead, and `partial` takes a run whose
+    training is not finished. Raises UpsKitError.
+    """
+    found = find(path, device, partial)
+    if found.run is None and out is None:
+        raise UsageError(f"{path}: is a bundle without a run folder around it; say where to write: --out FOLDER")
+    recipe, number = _changed(found.recipe, stage, changes or {})
+    _check_bundle(found)
+    experiment = assemble(recipe, found.catalog)
+    _take_weights(experiment, found)
+    config, built = recipe.stages[number], experiment.stages[number]
+    trackers = Trackers([Console()])
+    if asked:
+        return _transfer(config, built, experiment, asked, _folder(found, out), trackers)
+    folder = new_run_folder(found.path, EVALUATIONS) if out is None else _folder(found, out)
+    result = dict(built.run(experiment, folder.stage(config.name), trackers))
+    write_json(folder.summary, {"recipe": recipe.run.name, "of": str(found.path), **result})
+    return Evaluated(folder.path, result)
+
+
+def _transfer(
+    config: StageConfig,
+    built: Stage,
+    experiment: Experiment,
+    asked: Sequence[Elsewhere],
+    folder: RunFolder,
+    trackers: Trackers,
+) -> Evaluated:
+    if not isinstance(built, EvaluatesElsewhere):
+        raise UsageError(f"the stage '{config.name}' evaluates on the data's own points alone; leave --on out")
+    return Evaluated(folder.path, built.transfer(experiment, asked, folder, trackers))
+
+
+def _folder(found: Found, out: Path | None) -> RunFolder:
+    """Where to write, made if need be."""
+    folder = out if out is not None else found.path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be made: {error.strerror}; choose another --out") from error
+    return RunFolder(folder)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is evaluated
+# ---------------------------------------------------------------------------------------------------------------------
+def find(path: Path, device: str | None = None, partial: bool = False) -> Found:
+    """The run folder, or the bundle, at a path. Raises UsageError where there is none, or it is not finished."""
+    if path.is_dir() and (path / RECORD).is_file():
+        read = read_resolved(path / RECORD, device)
+        found = Found(path, RunFolder(path), read.recipe, read.catalog, path / "bundle")
+        _refuse_unfinished(found, partial)
+        return found
+    if (path / DESCRIPTION).is_file() or (path / "bundle" / DESCRIPTION).is_file():
+        recipe = load_bundle(path).recipe
+        run = attrs.evolve(recipe.run, device=device or recipe.run.device)
+        return Found(path, None, attrs.evolve(recipe, run=run), None, path)
+    raise UsageError(f"{path}: {_what_it_is(path)}")
+
+
+def _what_it_is(path: Path) -> str:
+    expected = "expected the folder of a run, such as runs/NAME/1, or a bundle"
+    if not path.exists():
+        return f"is not there; {expected}"
+    if not path.is_dir():
+        return f"is a file; {expected}"
+    runs = [entry for entry in path.iterdir() if (entry / RECORD).is_file()]
+    newest = max(runs, key=lambda entry: (len(entry.name), entry.name), default=None)
+    return f"holds no run; {expected}" if newest is None else f"holds runs and is none; did you mean '{newest}'?"
+
+
+def _refuse_unfinished(found: Found, partial: bool) -> None:
+    """A run whose training is not finished is no model yet: refused, but where it is asked for."""
+    stages = [
+        stage.name for stage in found.recipe.stages if isinstance(stage, FitSettings) and not stage.budget.is_zero
+    ]
+    missing = [name for name in stages if not (found.path / name / "done.json").is_file()]
+    if not missing:
+        return
+    status = found.path / "STATUS"
+    word = status.read_text(errors="replace").strip()[:40] if status.is_file() else "not begun"
+    which = ", ".join(f"'{name}'" for name in missing)
+    message = f"{found.path}: this run is {word}: of its training stages {which} did not finish"
+    if not (found.bundle / DESCRIPTION).is_file():
+        raise UsageError(f"{message}, and there is no bundle; `upskit run {found.path} --resume` goes on with it")
+    if not partial:
+        done = ", ".join(name for name in stages if name not in missing)
+        raise UsageError(
+            f"{message}; `upskit run {found.path} --resume` goes on with it; to evaluate what there is, the model "
+            f"after {done}, add --allow-partial"
+        )
+
+
+def _changed(recipe: Recipe, name: str | None, changes: Mapping[str, Any]) -> tuple[Recipe, int]:
+    """The recipe with keys of its stage that evaluates changed, and that stage's number. Raises UsageError."""
+    known = [stage.name for stage in recipe.stages if not isinstance(stage, FitSettings)]
+    if not known:
+        raise UsageError(f"the recipe '{recipe.run.name}' has no stage that evaluates, such as use = \"evaluate\"")
+    if name is not None and name not in known:
+        raise UsageError(
+            f"--stage: no stage that evaluates is called '{name}'{did_you_mean(name, known)} ({', '.join(known)})"
+        )
+    if name is None and len(known) > 1:
+        raise UsageError(f"the recipe has several stages that evaluate; say which: --stage {' or '.join(known)}")
+    number = [stage.name for stage in recipe.stages].index(name or known[0])
+    stages = list(recipe.stages)
+    keys: Mapping[str, Any] = attrs.fields_dict(type(stages[number]))  # type: ignore[arg-type]  # as below
+    foreign = [f"--{key}" for key in changes if key not in keys]
+    if foreign:
+        raise UsageError(f"the stage '{known[0]}' takes no {', '.join(foreign)}; leave that out")
+    try:
+        stages[number] = attrs.evolve(stages[number], **changes)  # type: ignore[misc]  # a protocol's class is not known
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
+    return attrs.evolve(recipe, stages=tuple(stages)), number
+
+
+def _check_bundle(found: Found) -> None:
+    """Say that there is no model before any data are read."""
+    if not any((folder / DESCRIPTION).is_file() for folder in (found.bundle, found.bundle / "bundle")):
+        raise StorageError(f"{found.bundle}: is not there; a run leaves its model in it when it has trained")
+
+
+def _take_weights(experiment: Experiment, found: Found) -> None:
+    """The trained weights. Raises DataError where the data are not those that the model was trained and split by."""
+    bundle = load_bundle(found.bundle, found.catalog)
+    _check_splits(experiment, bundle, found)
+    experiment.model.load_state_dict(bundle.model.state_dict())
+    experiment.model.eval()
+
+
+def _check_splits(experiment: Experiment, bundle: Bundle, found: Found) -> None:
+    own = experiment.dataset.splits.to_dict()
+    if own.get("digest") != bundle.splits.get("digest"):
+        raise DataError(
+            f"{found.path}: the data that its recipe names are not those that it was trained on (other trajectories, "
+            "or another split): a score would not be of unseen data; put the files back as they were"
+        )
