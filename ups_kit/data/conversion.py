@@ -368,6 +368,7 @@ def _write_hdf5(sign: Sign, tree: FileTree, taken: Mapping[str, ArrayInfo], sour
 def _write_zarr(sign: Sign, tree: FileTree, taken: Mapping[str, ArrayInfo], source: Any, aside: Path) -> None:
     import zarr
 
+    from . import mesh_store
     from .grid_store import seal
     from .particle_store import seal as seal_particles
 
@@ -384,6 +385,7 @@ def _write_zarr(sign: Sign, tree: FileTree, taken: Mapping[str, ArrayInfo], sour
             array.attrs.update(dict(info.attributes))
     seal(aside)  # the source's checksum is of its own metadata
     seal_particles(aside)
+    mesh_store.seal(aside)
 
 
 def created(root: Any, name: str, info: ArrayInfo) -> Any:

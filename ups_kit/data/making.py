@@ -1,4 +1,4 @@
-"""A data file, or store, that a simulator makes: whole or not at all, once, and after an interruption from where it was.
+"""A data file or store that a simulator makes: whole or not at all, once, and after an interruption from where it was.
 
 Beside the file, `.NAME.parts/` keeps what has been solved: `config.json` says by what, and each part is one .npz file
 that was written aside and renamed. When all parts are there the file is written from them, aside, and renamed; then the

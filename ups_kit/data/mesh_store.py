@@ -35,6 +35,7 @@ there, and `time` where there is more than one frame.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ from numpy.typing import NDArray
 
 from .meshes import CELL_TYPES
 from .sample_stores import sample_name, seal_group, seal_root, write_array, write_store
+from .zarr_store import DOCUMENT
 
 LAYOUT, VERSION = "ups_kit/mesh_zarr", 1
 LAPLACIAN = ("data", "indices", "indptr")
@@ -132,6 +134,17 @@ def write_meshes(
         _fill(part, samples, domain, periodic, {"units": dict(units or {}), "simulated_by": simulated_by})
 
     write_store(path, fill)
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of a finished store anew, whose metadata were copied; other stores are left as they are."""
+    root = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    attributes = root.get("attributes", {})
+    if attributes.get("layout") != LAYOUT or "checksum" not in attributes:
+        return
+    for number in range(int(attributes.get("samples", 0))):
+        seal_group(folder / sample_name(number))
+    seal_root(folder, {})
 
 
 def _fill(

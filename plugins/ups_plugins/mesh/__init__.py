@@ -5,9 +5,10 @@ from __future__ import annotations
 from ups_kit import Components, hookimpl
 
 from .config import MeshEncoderConfig
+from .formats import MeshZarrConfig
 
 
 @hookimpl
 def ups_kit_components() -> Components:
     """The parts for data on meshes."""
-    return {"encoder": {"mesh": MeshEncoderConfig}}
+    return {"dataset": {"mesh_zarr": MeshZarrConfig}, "encoder": {"mesh": MeshEncoderConfig}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,8 @@ def read_dataset(settings: PointSettings, seed: int) -> PointDataset:
     fields = field_spec(settings, files)
     separate = {split: sum(len(file.source.counts) for file in group) for split, group in groups.items() if split}
     pools = pools_of(settings, files, separate)
-    hashes = {}
-    for number in sorted(member for pool in pools.values() for member in pool):
-        source, own = files.owner(number)
-        hashes[number] = initial_hash(source, own, fields.steady)
-    ids, survey = _split(settings, files, hashes, pools, seed)
+    hashes, bad = _hashes(settings, files, sorted(member for pool in pools.values() for member in pool), fields.steady)
+    ids, survey = _split(settings, files, hashes, pools, bad, seed)
     splits = Splits(ids, {member: hashes[member] for members in ids.values() for member in members})
     parameters = files.parameters
     conditions = np.concatenate([np.full((len(parameters), 1), fields.dt), parameters], 1)
@@ -60,6 +57,23 @@ def read_dataset(settings: PointSettings, seed: int) -> PointDataset:
     return PointDataset(settings, fields, normaliser, splits, files, conditions, members)
 
 
+def _hashes(
+    settings: PointSettings, files: PointFiles, numbers: Sequence[int], steady: bool
+) -> tuple[dict[int, str], set[int]]:
+    """The hash of every trajectory's initial condition, and those that cannot be read, where these may be left out."""
+    hashes: dict[int, str] = {}
+    bad: set[int] = set()
+    for number in numbers:
+        source, own = files.owner(number)
+        try:
+            hashes[number] = initial_hash(source, own, steady)
+        except DataError:
+            if not settings.drop_bad_samples:
+                raise
+            bad.add(number)
+    return hashes, bad
+
+
 def _schemes(settings: PointSettings, files: PointFiles) -> dict[str, str]:
     """How each field is normalised: as the recipe says it of the field; flags as they are; else as it says of all."""
     told, source = settings.normalisation, files.first
@@ -75,10 +89,11 @@ def _split(
     files: PointFiles,
     hashes: Mapping[int, str],
     pools: Mapping[str, list[int]],
+    bad: set[int],
     seed: int,
 ) -> tuple[dict[str, tuple[int, ...]], Survey]:
     """Draw splits of trajectories without NaN or infinity, and look through all of them."""
-    survey, bad = Survey.empty(files), set[int]()
+    survey = Survey.empty(files)
     while True:
         ids = _draw(settings, files, hashes, pools, bad, seed)
         members = np.asarray(sorted(member for members in ids.values() for member in members), np.int64)
@@ -88,7 +103,7 @@ def _split(
             return ids, survey
         if not settings.drop_bad_samples:
             raise DataError(_bad_samples(files, found, survey.problems))
-        bad.update(found.tolist())
+        bad = bad | set(found.tolist())
 
 
 def _draw(
