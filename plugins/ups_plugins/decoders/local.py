@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from ups_kit import FieldSpec, Latent, LatentSpec, Queries
 from ups_kit.errors import DataError
-from ups_kit.layers import Positions, displacement
+from ups_kit.layers import Positions
+
+from .nearest import nearest_anchors
 
 
 class LocalDecoder(nn.Module):
@@ -46,7 +48,9 @@ class LocalDecoder(nn.Module):
         # all samples share the points of a grid: their neighbours are found, and their displacements embedded, once
         shared = queries.grid is not None and latent.anchors.dim() == 2
         positions = queries.positions[:1] if shared else queries.positions
-        near, offsets = self._nearest(positions, latent.anchors)
+        near, offsets = nearest_anchors(
+            positions, latent.anchors, self.fields, self.neighbours, lattice=latent.grid is not None
+        )
         code = F.gelu(self.relative(self.features(offsets)))  # (1 or B, Q, k, width)
         keys, values = self._gathered(self.key_value(latent.tokens), near)
         logits = (self.to_query(code) * keys).unflatten(-1, (self.heads, -1)).sum(-1) / math.sqrt(self._head_width)
@@ -60,16 +64,6 @@ class LocalDecoder(nn.Module):
     @property
     def _head_width(self) -> int:
         return self.to_query.out_features // self.heads
-
-    def _nearest(self, positions: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices (…, Q, k) of the nearest anchors, and the displacements from them in units of their spacing."""
-        count = min(self.neighbours, anchors.shape[-2])
-        volume = math.prod(self.fields.extent)
-        spacing = (volume / anchors.shape[-2]) ** (1 / self.fields.space_dims)
-        vectors = displacement(positions, anchors, self.fields.domain, self.fields.periodic) / spacing
-        near = vectors.square().sum(-1).topk(count, dim=-1, largest=False).indices
-        chosen = vectors.gather(-2, near.unsqueeze(-1).expand(*near.shape, vectors.shape[-1]))
-        return near, chosen
 
     @staticmethod
     def _gathered(projected: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A partition of unity over a lattice of anchored tokens.
+"""A partition of unity over anchored tokens.
 
 Token a, at anchor x_a with spacing h, emits coefficients c_{a,j} of cosines in the local coordinate ξ = (x − x_a)/h:
 
@@ -7,6 +7,15 @@ Token a, at anchor x_a with spacing h, emits coefficients c_{a,j} of cosines in 
 and products of these over the axes. The hat functions w of a lattice sum to one everywhere between anchors, so
 neighbours blend without seams (Melenk & Babuška, 1996). Beyond the last anchor of an axis that does not wrap, the
 last anchor's expansion holds alone.
+
+Anchors that are scattered blend by the inverse-distance windows of Franke and Little (Franke, 1982) over the K = 2^D
+that are nearest to x, with d_a their distances and R that of the anchor after them; the unit h of local coordinates is
+the typical spacing (volume / tokens)^(1/D):
+
+    w_a(x) = v_a / Σ_b v_b,    v_a = (1 − d_a/R)² / ((d_a/R)² + ε²),    ε = 10⁻³
+
+Windows end where an anchor leaves the K nearest, so that the field is continuous; at an anchor it is that anchor's
+expansion. Local coordinates and expansions are those of a lattice of cubes of that spacing.
 """
 
 from __future__ import annotations
@@ -21,17 +30,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ups_kit import FieldSpec, Latent, LatentSpec, Queries
+from ups_kit.batching import latent_part
 from ups_kit.errors import DataError
 from ups_kit.interfaces import Example
 from ups_kit.layers import continued, modulated, shift, zero
 
+from .calibration import Equations, chosen_points, of_channels, summed, token_fits
+from .nearest import nearest_anchors
+
 MOST_UNKNOWNS = 4096  # of a calibration: the solve takes seconds then
 ROWS_PER_UNKNOWN = 16
+MOST_SAMPLES = 32  # that are fitted at some of their points each, where those are not a grid
+ENTRIES_TOGETHER = 2**26  # float64 numbers of a calibration that are held at once
 RIDGE = 1e-5
+NEAREST = 1e-3  # of the reach: nearer than that to an anchor, its own expansion holds alone
 
 
 class PartitionDecoder(nn.Module):
-    """(batch, tokens, width) on a lattice to fields (batch, queries, channels)."""
+    """(batch, tokens, width) on a lattice or at scattered anchors to fields (batch, queries, channels)."""
 
     def __init__(self, fields: FieldSpec, latent: LatentSpec, *, modes: int, hidden: int) -> None:
         super().__init__()
@@ -43,12 +59,12 @@ class PartitionDecoder(nn.Module):
         self.down = zero(nn.Linear(hidden * width, coefficients)) if hidden else None
 
     def forward(self, latent: Latent, queries: Queries) -> Tensor:
-        if latent.grid is None:
-            raise DataError("the decoder 'partition' needs tokens on a lattice; use 'local' or 'perceiver'")
+        if latent.grid is None and latent.anchors is None:
+            raise DataError("the decoder 'partition' needs anchored tokens; use 'perceiver' for tokens without a place")
         coefficients = self._coefficients(latent.tokens)
-        if queries.grid is not None and self._fits(queries.grid, latent.grid):
+        if latent.grid is not None and queries.grid is not None and self._fits(queries.grid, latent.grid):
             return self._on_grid(coefficients, latent.grid, queries.grid)
-        return self._at_points(coefficients, latent.grid, queries.positions)
+        return self._at_points(coefficients, self._pieces(latent, queries))
 
     @torch.no_grad()
     def calibrate(self, examples: Sequence[Example]) -> None:
@@ -56,30 +72,30 @@ class PartitionDecoder(nn.Module):
 
         A field is linear in the linear map's weights, so the best ones follow from one solve in float64, with a small
         ridge. Where they are too many for that, the map is fitted to the best expansion around each token alone. Each
-        channel is fitted to the examples that have it, so that what one lacks is not taken for zeros.
+        channel is fitted to the examples that have it, so that what one lacks is not taken for zeros; padding is left
+        out.
         """
-        unknowns = (self.linear.in_features + 1) * self.modes**self.fields.space_dims
-        equations = self._whole_equations if unknowns <= MOST_UNKNOWNS else self._local_equations
-        solvable = [(self._channels(example), equations(example)) for example in examples if self._can_fit(example)]
+        placed = [ex for ex in examples if ex.latent.grid is not None or ex.latent.anchors is not None]
+        solvable = [(self._channels(example), self._equations(example)) for example in placed]
         groups: dict[tuple[int, ...], list[int]] = {}  # channels by the examples that have them
         for channel in range(self.fields.target_channels):
             having = tuple(number for number, (channels, _) in enumerate(solvable) if channel in channels)
             if having:
                 groups.setdefault(having, []).append(channel)
         for having, channels in groups.items():
-            gram, right = _sum(_of_channels(*solvable[number], channels) for number in having)
+            gram, right = summed(of_channels(*solvable[number], channels) for number in having)
             self._solve(gram, right, channels)
 
     def _channels(self, example: Example) -> Sequence[int]:
         return range(self.fields.target_channels) if example.channels is None else example.channels
 
-    def _can_fit(self, example: Example) -> bool:
-        """Whether the tokens form a lattice; and, to be fitted one by one, whether it cuts the queries' grid evenly."""
-        unknowns = (self.linear.in_features + 1) * self.modes**self.fields.space_dims
-        if example.latent.grid is None:
-            return False
-        grid = example.queries.grid
-        return unknowns <= MOST_UNKNOWNS or (grid is not None and self._fits(grid, example.latent.grid))
+    def _equations(self, example: Example) -> Equations:
+        if (self.linear.in_features + 1) * self.modes**self.fields.space_dims <= MOST_UNKNOWNS:
+            return self._whole_equations(example)
+        grid, lattice = example.queries.grid, example.latent.grid
+        if grid is not None and lattice is not None and self._fits(grid, lattice):
+            return self._local_equations(example)
+        return self._token_equations(example)
 
     def _solve(self, gram: Tensor, right: Tensor, channels: Sequence[int]) -> None:
         """Set the weights of some channels to the ridge solution of their normal equations."""
@@ -92,24 +108,67 @@ class PartitionDecoder(nn.Module):
         self.linear.weight.view(-1, per_channel, features - 1)[rows] = weights[..., :-1]
         self.linear.bias.view(-1, per_channel)[rows] = weights[..., -1]
 
-    def _whole_equations(self, example: Example) -> tuple[Tensor, Tensor]:
-        """Normal equations of the fields at all queries: (unknowns, unknowns) and (unknowns, C, 1)."""
-        latent, queries, values = example[:3]
-        assert latent.grid is not None
-        features = self.linear.in_features + 1
-        unknowns = features * self.modes**self.fields.space_dims
-        samples = max(1, min(len(values), ROWS_PER_UNKNOWN * unknowns // values.shape[1]))
-        tokens = F.pad(latent.tokens[:samples].double(), (0, 1), value=1.0)
-        gram, right = tokens.new_zeros(unknowns, unknowns), tokens.new_zeros(unknowns, values.shape[2])
+    def _whole_equations(self, example: Example) -> Equations:
+        """Normal equations of the fields at all queries: (unknowns, unknowns) and (unknowns, C, 1).
+
+        Of grids, whole samples; of other points, some of each of more samples.
+        """
+        values = example.values
+        unknowns = (self.linear.in_features + 1) * self.modes**self.fields.space_dims
+        budget, points = ROWS_PER_UNKNOWN * unknowns, values.shape[1]
+        samples = max(1, min(len(values), budget // points if example.queries.grid is not None else MOST_SAMPLES))
+        every = 1 if example.queries.grid is not None else max(1, samples * points // budget)
+        together = max(1, ENTRIES_TOGETHER // unknowns)
+        gram = values.new_zeros(unknowns, unknowns, dtype=torch.float64)
+        right = gram.new_zeros(unknowns, values.shape[2])
         for sample in range(samples):
-            rows = tokens.new_zeros(values.shape[1], unknowns)
-            for index, basis in self._corners(latent.grid, queries.positions[sample : sample + 1].double()):
-                rows += (tokens[sample, index[0]].unsqueeze(-1) * basis[0].unsqueeze(-2)).flatten(1)
-            gram += rows.T @ rows
-            right += rows.T @ values[sample].double()
+            tokens = F.pad(example.latent.tokens[sample].double(), (0, 1), value=1.0)
+            for part in torch.split(chosen_points(example, sample, every), together):
+                rows = tokens.new_zeros(len(part), unknowns)
+                for index, basis in self._pieces_of(example, sample, part):
+                    rows += (tokens[index].unsqueeze(-1) * basis.unsqueeze(-2)).flatten(1)
+                gram += rows.T @ rows
+                right += rows.T @ values[sample, part].double()
         return gram, right.unsqueeze(-1)
 
-    def _local_equations(self, example: Example) -> tuple[Tensor, Tensor]:
+    def _token_equations(self, example: Example) -> Equations:
+        """Normal equations of the best expansion around each anchor, as `_local_equations`, from points anywhere.
+
+        An expansion is fitted to the points in its window, weighted by it; a token counts by its points.
+        """
+        features, modes = self.linear.in_features + 1, self.modes**self.fields.space_dims
+        tokens, points = example.latent.tokens.shape[1], example.values.shape[1]
+        samples = max(1, min(len(example.values), ROWS_PER_UNKNOWN * features // tokens))
+        every = max(1, points * modes * 2**self.fields.space_dims // ENTRIES_TOGETHER)
+        degree = self._squared_orders(example.values.device)
+        equations = []
+        for sample in range(samples):
+            part = chosen_points(example, sample, every)
+            pieces = self._pieces_of(example, sample, part)
+            wanted, shares = token_fits(pieces, example.values[sample, part].double(), tokens, RIDGE * (1 + degree))
+            inputs = F.pad(example.latent.tokens[sample].double(), (0, 1), value=1.0)
+            weighted = (inputs * shares.unsqueeze(-1)).T
+            equations.append((weighted @ inputs, (weighted @ wanted.flatten(1)).view(features, -1, modes)))
+        return summed(equations)
+
+    def _squared_orders(self, device: torch.device) -> Tensor:
+        """Σ j² over the axes of each mode of an expansion, (modes^D,)."""
+        order = torch.arange(self.modes, device=device, dtype=torch.float64).square()
+        total = order.new_zeros(1)
+        for _ in range(self.fields.space_dims):
+            total = (total.unsqueeze(-1) + order).flatten()
+        return total
+
+    def _pieces_of(self, example: Example, sample: int, part: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The pieces of some queries of one sample, in float64: indices (n,), window times cosines (n, modes^D)."""
+        latent = latent_part(example.latent, slice(sample, sample + 1))
+        if latent.anchors is not None:
+            latent = latent._replace(anchors=latent.anchors.double())
+        positions = example.queries.positions[sample : sample + 1, part].double()
+        for index, basis in self._pieces(latent, Queries(positions)):
+            yield index[0], basis[0]
+
+    def _local_equations(self, example: Example) -> Equations:
         """Normal equations of the best expansion around each anchor: (features, features), (features, C, modes^D).
 
         A token's expansion minimises the squared error under its own hat function, which splits into one small
@@ -191,14 +250,43 @@ class PartitionDecoder(nn.Module):
         return inner + raise_left + raise_right
 
     # -- any points ---------------------------------------------------------------------------------------------------
-    def _at_points(self, coefficients: Tensor, lattice: Sequence[int], positions: Tensor) -> Tensor:
+    def _at_points(self, coefficients: Tensor, pieces: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         total: Tensor | None = None
-        for index, basis in self._corners(lattice, positions):
-            spread = index[..., None, None].expand(-1, -1, *coefficients.shape[2:])
+        for index, basis in pieces:
+            spread = index[..., None, None].expand(len(coefficients), -1, *coefficients.shape[2:])
             part = (coefficients.gather(1, spread) @ basis.to(coefficients.dtype).unsqueeze(-1)).squeeze(-1)
             total = part if total is None else total + part
         assert total is not None
         return total
+
+    def _pieces(self, latent: Latent, queries: Queries) -> Iterator[tuple[Tensor, Tensor]]:
+        """What a field is made of, anchor by anchor: its index (B, Q), its window times cosines (B, Q, modes^D).
+
+        B is 1 where all samples share them.
+        """
+        if latent.grid is not None:
+            return self._corners(latent.grid, queries.positions)
+        assert latent.anchors is not None
+        shared = queries.grid is not None and latent.anchors.dim() == 2
+        return self._windows(latent.anchors, queries.positions[:1] if shared else queries.positions)
+
+    def _windows(self, anchors: Tensor, positions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The nearest of scattered anchors."""
+        tokens, count = anchors.shape[-2], 2**self.fields.space_dims
+        index, local = nearest_anchors(positions, anchors, self.fields, count + 1)
+        distance = torch.linalg.vector_norm(local, dim=-1)
+        # where there are no more anchors, none ever leaves, and windows only have to be positive
+        reach = distance[..., count:] if tokens > count else 2 * distance[..., -1:]
+        share = distance[..., :count] / reach.clamp_min(NEAREST**2)
+        window = (1 - share).clamp_min(0).square() / (share.square() + NEAREST**2)
+        window = window + NEAREST**4  # where so many are equally far that all windows end
+        window = window / window.sum(-1, keepdim=True)
+        for place in range(window.shape[-1]):
+            basis = window[..., place, None]
+            for axis in range(self.fields.space_dims):
+                cosines = self._cosines(local[..., place, axis])
+                basis = (basis.unsqueeze(-1) * cosines.unsqueeze(-2)).flatten(-2)
+            yield index[..., place], basis
 
     def _corners(self, lattice: Sequence[int], positions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The 2^D anchors around each position: their index (B, Q), and window times cosines there (B, Q, modes^D)."""
@@ -236,25 +324,6 @@ class PartitionDecoder(nn.Module):
         """φ_j at local coordinates: (…, modes)."""
         order = torch.arange(self.modes, device=local.device, dtype=local.dtype)
         return torch.cos(0.5 * math.pi * order * (local.unsqueeze(-1) + 1))
-
-
-def _of_channels(
-    held: Sequence[int], equations: tuple[Tensor, Tensor], channels: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """Normal equations of an example that holds some channels, for these of them alone."""
-    gram, right = equations
-    places = [list(held).index(channel) for channel in channels]
-    return gram, right if places == list(range(right.shape[1])) else right[:, places]
-
-
-def _sum(equations: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Normal equations of several examples as one, in tensors of their own."""
-    grams, rights = zip(*equations)
-    gram, right = grams[0].clone(), rights[0].clone()
-    for more, beside in zip(grams[1:], rights[1:]):
-        gram += more
-        right += beside
-    return gram, right
 
 
 def _edge_share(own: Tensor, cell_axis: int, point_axis: int) -> tuple[Tensor, Tensor]:
