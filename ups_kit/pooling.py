@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +16,7 @@ from .layers import Block, CrossAttention, Modulation, Positions, Rotary
 from .neighbours import SupernodeGraph
 
 WAVES = 4  # sines and cosines of a relative position along each axis, whole waves over the neighbourhood's diameter
+RIDGE = 1e-3  # of a local fit: what is added to the mean squares of its polynomials
 
 
 class SupernodePooling(nn.Module):
@@ -22,36 +25,39 @@ class SupernodePooling(nn.Module):
     With r = (x_n − x_s) / reach the place of a neighbour n relative to its supernode s, the shortest way where the
     domain is periodic, and φ its sines and cosines:
 
-        h_s = W [mean_n GELU(B GELU(A [u_n, r, |r|², φ(r)])), mean_n (P u_n) ⊙ (Q φ(r))]
+        h_s = W₁ mean_n m(u_n, r) + W₂ a_s,    a_s = argmin_a mean_n |u_n − Σ_f a_f P_f(r)|² + λ |a|²
 
-    The first mean is UPT's message network on relative positions (Alkin et al., arXiv:2402.12365, section 3, supernode
-    pooling); its last linear map stands behind the mean, with which it commutes. The second is a convolution with a
-    learned kernel: what the network would have to find by itself, products of values and places. What reaches a
-    supernode depends neither on the order of the points nor on padding; a supernode that hears no point has zero means.
+    The first term is UPT's: a small network m on values and relative positions, whose last linear map stands behind the
+    mean, with which it commutes (Alkin et al., arXiv:2402.12365, section 3, supernode pooling). The second is a local
+    fit by Legendre polynomials P_f of a total degree up to `order` (moving least squares: Lancaster & Salkauskas, Math.
+    Comp. 37, 1981): unlike a mean it hardly depends on where the points lie in a neighbourhood, as long as they are
+    enough, so that a state looks alike on a grid, on a mesh and on particles. What reaches a supernode depends neither
+    on the order of the points nor on padding; one that hears no point has zeros.
     """
 
-    def __init__(self, fields: FieldSpec, width: int, *, reach: float, hidden: int) -> None:
+    def __init__(self, fields: FieldSpec, width: int, *, reach: float, hidden: int, layers: int, order: int) -> None:
         super().__init__()
         self.fields = fields
         self.reach = reach
+        self.exponents = exponents(fields.space_dims, order)
         dims, channels = fields.space_dims, fields.input_channels
         self.waves = Positions([(-1.0, 1.0)] * dims, [True] * dims, WAVES)
-        self.first = nn.Linear(channels + dims + 1 + self.waves.width, hidden)
-        self.second = nn.Linear(hidden, hidden)
-        self.carried = nn.Linear(channels + 1, hidden, bias=False)
-        self.kernel = nn.Linear(self.waves.width + 1, hidden, bias=False)
-        self.out = nn.Linear(2 * hidden, width)
+        sizes = [channels + dims + 1 + self.waves.width, *[hidden] * layers]
+        self.messages = nn.ModuleList(nn.Linear(size, hidden) for size in sizes[:-1])
+        self.mean = nn.Linear(hidden, width)
+        self.fit = nn.Linear(channels * len(self.exponents), width, bias=False)
 
     def forward(self, points: PointSet, found: Supernodes) -> Tensor:
         values = gathered(points.values, found.neighbours)  # (B, S, K, channels)
         offsets = self._offsets(points.positions, found)
-        waves = self.waves(offsets)
         square = offsets.square().sum(-1, keepdim=True)
-        messages = F.gelu(self.first(torch.cat([values, offsets, square, waves], -1)))
-        messages = F.gelu(self.second(messages))
-        carried = self.carried(F.pad(values, (0, 1), value=1.0)) * self.kernel(F.pad(waves, (0, 1), value=1.0))
-        means = masked_mean(torch.cat([messages, carried], -1), found.mask)
-        result: Tensor = self.out(means)
+        message = torch.cat([values, offsets, square, self.waves(offsets)], -1)
+        for layer in self.messages:
+            message = F.gelu(layer(message))
+        with torch.autocast(values.device.type, enabled=False):  # small systems of equations want their digits
+            exact = torch.promote_types(values.dtype, torch.float32)
+            fitted = local_fit(values.to(exact), offsets.to(exact), found.mask, self.exponents)
+        result: Tensor = self.mean(masked_mean(message, found.mask)) + self.fit(fitted.flatten(2))
         return result
 
     def _offsets(self, positions: Tensor, found: Supernodes) -> Tensor:
@@ -62,6 +68,38 @@ class SupernodePooling(nn.Module):
             wraps = torch.tensor(self.fields.periodic, device=offsets.device)
             offsets = offsets - lengths * torch.round(offsets / lengths) * wraps
         return offsets / self.reach
+
+
+def exponents(dims: int, order: int) -> tuple[tuple[int, ...], ...]:
+    """The degrees along each axis of all products whose total degree is at most `order`."""
+    powers = itertools.product(range(order + 1), repeat=dims)
+    return tuple(sorted((each for each in powers if sum(each) <= order), key=lambda each: (sum(each), each)))
+
+
+def legendre_products(offsets: Tensor, degrees: Sequence[Sequence[int]]) -> Tensor:
+    """Products over the axes of Legendre polynomials at (…, D): (…, products), each of mean square 1 on the box."""
+    highest = max(max(each) for each in degrees)
+    along = [torch.ones_like(offsets), offsets]
+    for n in range(1, highest):
+        along.append(((2 * n + 1) * offsets * along[n] - n * along[n - 1]) / (n + 1))
+    table = torch.stack([math.sqrt(2 * n + 1) * values for n, values in enumerate(along)], -1)  # (…, D, degrees)
+    products = []
+    for each in degrees:
+        product = table[..., 0, each[0]]
+        for axis, degree in enumerate(each[1:], start=1):
+            product = product * table[..., axis, degree]
+        products.append(product)
+    return torch.stack(products, -1)
+
+
+def local_fit(values: Tensor, offsets: Tensor, mask: Tensor, degrees: Sequence[Sequence[int]]) -> Tensor:
+    """Coefficients (B, S, products, C) of the polynomials that fit values (B, S, K, C) at offsets (B, S, K, D)."""
+    kept = mask.to(values.dtype).unsqueeze(-1)
+    basis = legendre_products(offsets, degrees) * kept
+    shares = (basis / kept.sum(2, keepdim=True).clamp_min(1)).transpose(2, 3)
+    gram = shares @ basis + RIDGE * torch.eye(len(degrees), device=values.device, dtype=values.dtype)
+    fitted: Tensor = torch.cholesky_solve(shares @ values, torch.linalg.cholesky(gram))
+    return fitted
 
 
 def gathered(values: Tensor, index: Tensor) -> Tensor:
@@ -97,6 +135,8 @@ class SupernodeEncoder(nn.Module):
         *,
         reach: float,
         hidden: int,
+        layers: int,
+        order: int,
         depth: int,
         heads: int,
         mlp_ratio: float,
@@ -105,7 +145,7 @@ class SupernodeEncoder(nn.Module):
         super().__init__()
         width = latent.width
         self.preparation = graph
-        self.pooling = SupernodePooling(fields, width, reach=reach, hidden=hidden)
+        self.pooling = SupernodePooling(fields, width, reach=reach, hidden=hidden, layers=layers, order=order)
         self.place = None
         if not all(fields.periodic):  # on a wholly periodic domain no place is special
             features = Positions(fields.domain, fields.periodic, WAVES)

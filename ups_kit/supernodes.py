@@ -57,6 +57,12 @@ class SupernodeKeys:
     hidden: int | None = field(
         default=None, validator=optional(gt(0)), metadata={"help": "width of a message; latent.width where not given"}
     )
+    layers: int = field(default=1, validator=gt(0), metadata={"help": "layers of a message before the mean"})
+    order: int = field(
+        default=3,
+        validator=ge(0),
+        metadata={"help": "total degree of the polynomials that are fitted around a supernode, 0: the mean"},
+    )
     depth: int = field(default=1, validator=ge(0), metadata={"help": "transformer blocks over the supernodes"})
     heads: int = field(default=2, validator=gt(0), metadata={"help": "attention heads; divides latent.width"})
     mlp_ratio: float = field(
@@ -117,6 +123,8 @@ class SupernodeKeys:
             self.graph(fields),
             reach=self.reach(fields),
             hidden=latent.width if self.hidden is None else self.hidden,
+            layers=self.layers,
+            order=self.order,
             depth=self.depth,
             heads=self.heads,
             mlp_ratio=self.mlp_ratio,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ups_kit import DataError, Field, FieldSpec, LatentSpec, PointSet
 from ups_kit.batching import joined_points, points_part
-from ups_kit.pooling import SupernodeEncoder
+from ups_kit.pooling import RIDGE, SupernodeEncoder, exponents, legendre_products, local_fit
 from ups_plugins.mesh.config import MeshEncoderConfig
 from ups_plugins.particles.config import ParticleEncoderConfig
 
@@ -99,27 +99,48 @@ def test_samples_of_different_sizes_in_one_batch_are_as_one_by_one(keys: dict[st
 def test_pooling_is_the_direct_sum_over_all_pairs(periodic: tuple[bool, bool]) -> None:
     """Against a computation over all pairs of supernodes and points, with the distance on the torus."""
     model = encoder({"supernodes": 32, "degree": 200}, periodic)
-    given = points(2)
+    pooling = model.pooling.double()
+    given = PointSet(*(values.double() for values in points(2)[:2]))
     found = model.preparation(given).supernodes
     assert found is not None
-    pooled = model.pooling(given, found)
-    pooling, reach = model.pooling, model.pooling.reach
+    pooled, reach = pooling(given, found), pooling.reach
     for sample, place in [(0, 0), (0, 17), (1, 31)]:
-        vector = given.positions[sample].double() - found.positions[sample, place].double()
+        vector = given.positions[sample] - found.positions[sample, place]
         for axis, length in enumerate((2.0, 1.0)):
             if periodic[axis]:
                 vector[:, axis] = (vector[:, axis] + length / 2) % length - length / 2
         near = vector.square().sum(1).sqrt() <= reach
         assert 2 < near.sum() < 150
-        offsets, values = (vector[near] / reach).float(), given.values[sample, near]
+        offsets, values = vector[near] / reach, given.values[sample, near]
         waves = pooling.waves(offsets)
         square = offsets.square().sum(1, keepdim=True)
-        message = F.gelu(pooling.second(F.gelu(pooling.first(torch.cat([values, offsets, square, waves], 1)))))
-        ones = torch.ones(len(values), 1)
-        kernel = pooling.kernel(torch.cat([waves, ones], 1))
-        carried = pooling.carried(torch.cat([values, ones], 1)) * kernel
-        expected = pooling.out(torch.cat([message, carried], 1).mean(0))
-        assert (pooled[sample, place] - expected).abs().max() < 1e-5
+        message = torch.cat([values, offsets, square, waves], 1)
+        for layer in pooling.messages:
+            message = F.gelu(layer(message))
+        basis = legendre_products(offsets, pooling.exponents)
+        gram = basis.T @ basis / len(basis) + RIDGE * torch.eye(basis.shape[1])
+        fitted = torch.linalg.solve(gram, basis.T @ values / len(basis))
+        expected = pooling.mean(message.mean(0)) + pooling.fit(fitted.flatten())
+        assert (pooled[sample, place] - expected).abs().max() < 1e-7
+
+
+def test_local_fits_find_polynomials_wherever_the_points_lie() -> None:
+    """A cubic is found from any 40 points of a neighbourhood, up to the ridge, and the same from other 40."""
+    degrees = exponents(2, 3)
+    assert len(degrees) == 10
+    generator = torch.Generator().manual_seed(0)
+    wanted = torch.randn(10, 2, generator=generator)
+    offsets = torch.rand(1, 2, 40, 2, generator=generator) * 2 - 1
+    values = legendre_products(offsets, degrees) @ wanted
+    found = local_fit(values, offsets, torch.ones(1, 2, 40, dtype=torch.bool), degrees)
+    assert (found - wanted).abs().max() < 0.03
+    assert (found[0, 0] - found[0, 1]).abs().max() < 0.03
+
+
+def test_polynomials_are_orthonormal_on_the_box() -> None:
+    axis = (torch.arange(400, dtype=torch.float64) + 0.5) / 200 - 1
+    basis = legendre_products(torch.cartesian_prod(axis, axis), exponents(2, 4))
+    assert (basis.T @ basis / len(basis) - torch.eye(15)).abs().max() < 1e-3
 
 
 def test_on_a_torus_points_and_supernodes_move_together() -> None:
