@@ -24,6 +24,7 @@ from ups_kit.data.discretisations import (
     stride_between,
     triangles,
 )
+from ups_kit.data.relaying import MOST_POINTS, PROBED, probed_frames, relative_error
 from ups_kit.data.splines import GridSpline
 from ups_kit.data.splits import evenly
 from ups_kit.interfaces import Layout, Offer, Relaid, Trajectories
@@ -31,9 +32,6 @@ from ups_kit.interfaces import Layout, Offer, Relaid, Trajectories
 if TYPE_CHECKING:
     from .dataset import GridDataset
 
-MOST_POINTS = 1 << 24
-PROBED = 4  # trajectories on which the error of splines is measured
-PROBED_FRAMES = 8
 FRAMES_VALUES = 4 << 20  # of a trajectory that are computed with in float64 at a time
 
 
@@ -132,8 +130,8 @@ def interpolation_error(dataset: GridDataset, ids: NDArray[np.int64], beyond: bo
     """nRMSE of splines through every second stored point, at the stored points between them.
 
     An upper bound of what splines through all points miss, as long as the stored grid resolves the fields. The larger
-    one of the targets' and the statics', mean over a few trajectories and frames. `beyond`: also where the coarser grid ends
-    before the stored one does.
+    one of the targets' and the statics', mean over a few trajectories and frames. `beyond`: also where the coarser grid
+    ends before the stored one does.
     """
     axes, periodic = dataset.files.header.axes, dataset.fields.periodic
     coarse = [axis[::2] for axis in axes]
@@ -148,25 +146,18 @@ def interpolation_error(dataset: GridDataset, ids: NDArray[np.int64], beyond: bo
     spline = GridSpline.at(coarse, _periods(dataset), grid_points(axes)[between])
     every = (slice(None), *(slice(None, None, 2),) * len(axes))
     probed = np.asarray(evenly(ids.tolist(), PROBED), np.int64)
-    step = max(1, len(dataset.files.header.times) // PROBED_FRAMES)
+    frames = probed_frames(len(dataset.files.header.times))
     errors: dict[str, list[float]] = {"states": [], "statics": []}
     for row in range(len(probed)):
-        states = dataset.files.rows(probed[row : row + 1], slice(None, None, step))[0]
+        states = dataset.files.rows(probed[row : row + 1], slice(None))[0][frames]
         statics = dataset.files.statics(probed[row : row + 1])
         for name, values in (("states", states), ("statics", statics)):
             if values.shape[-1]:
                 true = values.reshape(len(values), -1, values.shape[-1])[:, between].astype(np.float64)
-                errors[name].append(_nrmse(spline(values[every]), true))
+                errors[name].append(relative_error(spline(values[every]), true))
     return max(sum(each) / len(each) for each in errors.values() if each)
 
 
 def _all(marks: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     """Points of a grid that are marked along every axis, (N,), row-major."""
     return np.asarray(np.stack(np.meshgrid(*marks, indexing="ij"), -1).all(-1).reshape(-1))
-
-
-def _nrmse(found: NDArray[np.float64], true: NDArray[np.float64]) -> float:
-    """Over points, mean over frames and channels; channels that are zero have no error to speak of."""
-    error, size = np.sqrt(((found - true) ** 2).mean(1)), np.sqrt((true**2).mean(1))
-    there = size > 1e-12
-    return float((error[there] / size[there]).mean()) if there.any() else 0.0

@@ -9,7 +9,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from ...interfaces import Batch, FieldSpec, PointSet, Trajectories
+from ...interfaces import Batch, FieldSpec, Layout, Offer, PointSet, Relaid, Trajectories
 from ..normalisation import Normaliser
 from ..splits import Splits, evenly
 from .files import PointFiles
@@ -196,6 +196,18 @@ class PointDataset:
         """The triangles between the points of the trajectory with this id, (M, 3), or None where it has none."""
         source, own = self.files.owner(trajectory)
         return source.cells(own)
+
+    def offer(self, split: str, layout: Layout, points: int, limit: int | None = None) -> Offer:
+        """The points that `relay` would give states on. Raises DataError where they cannot be had."""
+        from .relaying import offer
+
+        return offer(self, split, layout, points, limit)
+
+    def relay(self, split: str, layout: Layout, points: int, limit: int | None = None) -> Relaid:
+        """Trajectories on other points of the same domains. Raises DataError."""
+        from .relaying import relay
+
+        return relay(self, split, layout, points, limit)
 
     # -- numbers of windows --
     def _located(
