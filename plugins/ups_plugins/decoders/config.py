@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, gt
+from attrs.validators import ge, gt, optional
 
 from ups_kit import FieldSpec, LatentSpec
 from ups_kit.interfaces import Decoder, heads_problems
@@ -61,7 +62,7 @@ class LocalConfig:
 
 @frozen(kw_only=True)
 class PerceiverConfig:
-    """UPT's decoder: every query attends to all tokens."""
+    """UPT's decoder: every query attends to all tokens, which attend to each other first in UPT's own sizes."""
 
     depth: int = field(default=1, validator=gt(0), metadata={"help": "cross-attention layers"})
     heads: int = field(default=2, validator=gt(0), metadata={"help": "attention heads; divides latent.width"})
@@ -71,14 +72,43 @@ class PerceiverConfig:
     mlp_ratio: float = field(
         default=4.0, validator=gt(0), metadata={"help": "width of a layer's network, in token widths"}
     )
+    blocks: int = field(
+        default=0,
+        validator=ge(0),
+        metadata={"help": "blocks of self-attention on the tokens, before queries hear them"},
+    )
+    query_width: int | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "width inside the decoder, of queries and of tokens; latent.width where not given"},
+    )
+    modulation: Literal["none", "shared", "low_rank", "full"] = field(
+        default="none",
+        metadata={"help": "whether the condition reaches blocks and layers: not, or as in an operator"},
+    )
+    rank: int = field(
+        default=16, validator=gt(0), metadata={"help": "width of the code that a condition is brought to, if not full"}
+    )
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         """Heads must divide the width."""
-        yield from heads_problems(self.heads, latent.width)
+        if self.query_width is None:
+            yield from heads_problems(self.heads, latent.width)
+        else:
+            yield from heads_problems(self.heads, self.query_width, "query_width")
 
     def build(self, fields: FieldSpec, latent: LatentSpec) -> Decoder:
         from .perceiver import PerceiverDecoder
 
         return PerceiverDecoder(
-            fields, latent, depth=self.depth, heads=self.heads, frequencies=self.frequencies, mlp_ratio=self.mlp_ratio
+            fields,
+            latent,
+            depth=self.depth,
+            heads=self.heads,
+            frequencies=self.frequencies,
+            mlp_ratio=self.mlp_ratio,
+            blocks=self.blocks,
+            query_width=self.query_width,
+            modulation=self.modulation,
+            rank=self.rank,
         )
