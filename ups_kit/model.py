@@ -7,8 +7,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .batching import latent_part
 from .channels import pick
 from .interfaces import Batch, Decoder, Encoder, Example, FieldSpec, Latent, Operator, PointSet, Queries
+
+QUERIES_TOGETHER = 2**16  # that are decoded in one call, where they are no grid and nothing is trained
 
 
 class LatentModel(nn.Module):
@@ -52,9 +55,23 @@ class LatentModel(nn.Module):
         return latents
 
     def decode(self, latent: Latent, queries: Queries) -> Tensor:
-        """The fields (B, Q, C) at the queries."""
-        values: Tensor = self.decoder(latent, queries)
-        return values
+        """The fields (B, Q, C) at the queries.
+
+        Without gradient, queries that are no grid are answered at most `QUERIES_TOGETHER` at a time, so that a million
+        of them take no more memory than what they give.
+        """
+        batch, count = queries.positions.shape[:2]
+        if torch.is_grad_enabled() or queries.grid is not None or batch * count <= QUERIES_TOGETHER:
+            values: Tensor = self.decoder(latent, queries)
+            return values
+        parts = []
+        samples = max(1, QUERIES_TOGETHER // count)
+        for start in range(0, batch, samples):
+            some = slice(start, start + samples)
+            own = latent_part(latent, some)
+            places = torch.split(queries.positions[some], QUERIES_TOGETHER, dim=1)
+            parts.append(torch.cat([self.decoder(own, Queries(part)) for part in places], dim=1))
+        return torch.cat(parts)
 
     def example(self, batch: Batch) -> Example:
         """What the decoder shall give for a batch: its newest given frames; of steady data the answers, one step on."""

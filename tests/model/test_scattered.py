@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ups_kit import Field, FieldSpec, Latent, LatentSpec, Queries
 from ups_kit.errors import DataError
 from ups_kit.interfaces import Example
+from ups_kit.model import LatentModel
 from ups_plugins.decoders import nearest, partition
-from ups_plugins.decoders.config import LocalConfig, PartitionConfig
+from ups_plugins.decoders.config import LocalConfig, PartitionConfig, PerceiverConfig
 
 WIDTH = LatentSpec(8)
 SPACES = [(1, True), (1, False), (2, True), (2, False), (3, True)]
@@ -236,3 +237,20 @@ def test_points_of_many_are_fitted_at_some_of_each(monkeypatch) -> None:
     decoder.calibrate([given])
     error = (decoder(given.latent, given.queries) - given.values)[given.mask]
     assert error.square().mean().sqrt() < 0.05 * math.sqrt(0.5)
+
+
+# -- very many queries ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("config", [*DECODERS, PerceiverConfig(frequencies=4)], ids=["partition", "local", "perceiver"])
+@pytest.mark.parametrize("together", [7, 60, 130])
+def test_queries_in_chunks_are_answered_as_all_at_once(monkeypatch, config, together: int) -> None:
+    decoder, fields = built(config, spec(2)), spec(2)
+    where, queries = latent(scattered(20, 2, 3), 3), Queries(scattered(50, 2, 3, seed=7))
+    sizes: list[int] = []
+    decoder.register_forward_hook(lambda part, given, values: sizes.append(values.shape[0] * values.shape[1]))
+    whole = LatentModel(nn.Identity(), nn.Identity(), decoder, fields)
+    expected = whole.decode(where, queries)
+    monkeypatch.setattr("ups_kit.model.QUERIES_TOGETHER", together)
+    with torch.no_grad():
+        torch.testing.assert_close(whole.decode(where, queries), expected, rtol=0, atol=1e-12)
+    assert max(sizes[1:]) <= together
+    assert sum(sizes[1:]) == 150
