@@ -63,7 +63,7 @@ def file_format(path: Path) -> Format:
     """What kind of data file this is, by its first bytes. Raises DataError for a device, or none."""
     with suppress(PermissionError):  # of its folder, as `check_kind` says
         if path.is_dir():
-            return "folder" if (path / METADATA).is_file() and files_of(path) else "zarr"
+            return "folder" if _is_data(path) else "zarr"
     check_kind(path)
     with path.open("rb") as file:
         head = file.read(8)
@@ -72,6 +72,13 @@ def file_format(path: Path) -> Format:
     if head.startswith(b"PK\x03\x04") and path.suffix == ".npz":
         return "npz"
     return "hdf5"  # or none at all, as its opening tells
+
+
+def _is_data(folder: Path) -> bool:
+    try:
+        return (folder / METADATA).is_file() and bool(files_of(folder))
+    except PermissionError:
+        return False
 
 
 def files_of(folder: Path) -> list[Path]:
