@@ -109,10 +109,9 @@ def _inspection(file: Path, found: Inspection) -> Iterator[str]:
     kinds = {"hdf5": "HDF5 file", "zarr": "Zarr store", "npz": "NumPy archive", "npy": "NumPy file"}
     kinds["folder"] = "folder of HDF5 files"
     yield f"{file}: {kinds[found.tree.format]}, {size_words(found.size)}, {len(found.tree.arrays)} arrays"
-    for name, attributes in found.tree.attributes.items():
-        if attributes:
-            yield f"\n{name or '/'}"
-            yield from _attributes(attributes)
+    for label, attributes in _groups(found.tree.attributes):
+        yield f"\n{label}"
+        yield from _attributes(attributes)
     for label, names in alike(found.tree.arrays).items():
         yield ""
         yield from _array(label, names, found)
@@ -122,9 +121,23 @@ def _inspection(file: Path, found: Inspection) -> Iterator[str]:
         yield f"\nproblem: {problem}"
 
 
+def _groups(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The groups that have attributes; of samples whose attributes have one set of names, the first one."""
+    told: dict[Any, list[str]] = {}
+    for name, attributes in groups.items():
+        if attributes:
+            sample = re.fullmatch(r"sample_\d+", name) is not None
+            told.setdefault(tuple(attributes) if sample else name, []).append(name)
+    for names in told.values():
+        more = f" (and {len(names) - 1} more of such samples)" if len(names) > 1 else ""
+        yield f"{names[0] or '/'}{more}", groups[names[0]]
+
+
 def _array(label: str, names: Sequence[str], found: Inspection) -> Iterator[str]:
+    from ..data.inspection import shape_of_all
+
     info = found.tree.arrays[names[0]]
-    yield f"{label}  {list(info.shape)}  {info.dtype}".rstrip()
+    yield f"{label}  {shape_of_all([found.tree.arrays[name] for name in names])}  {info.dtype}".rstrip()
     storage = [f"{size_words_of(info)}" if info.dtype else ""]
     storage += [f"chunks {list(info.chunks)}"] if info.chunks else []
     storage += [f"shards {list(info.shards)}"] if info.shards else []
@@ -182,6 +195,8 @@ def field_lines(fields: Mapping[str, Any]) -> Iterator[str]:
     if fields["statics"]:
         yield f"inputs      {', '.join(fields['statics'])}"
     shape = " x ".join(map(str, fields["grid"])) if fields["grid"] else "points that differ by sample"
+    if fields.get("points"):
+        shape = " … ".join(f"{count:,}" for count in dict.fromkeys(fields["points"])) + " points"
     box = " x ".join(f"[{low:g}, {high:g}]" for low, high in fields["domain"])
     yield f"layout      {fields['layout']} {shape} on {box}"
     yield "time        none, steady" if fields["steady"] else f"time step   {fields['time_step']:g}"

@@ -352,20 +352,30 @@ def _told(crossing: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _first_windows(dataset: Any, split: str, members: int) -> NDArray[np.int64]:
+    """The number of the first window of every trajectory."""
+    from .points.dataset import PointDataset
+
+    if isinstance(dataset, PointDataset):
+        return dataset.first_windows(split, 1)
+    per_member = dataset.windows(split, 1) // max(members, 1)
+    return np.arange(members if per_member else 0, dtype=np.int64) * per_member
+
+
 def _twins(dataset: Any, sign: Sign) -> list[dict[str, Any]]:
     """Pairs of trajectories of a dataset's splits whose inputs are equal or near."""
     splits: list[str] = []
     ids: list[int] = []
     sketches: list[NDArray[np.float64]] = []
     for split, members in dataset.splits.ids.items():
-        per_member = dataset.windows(split, 1) // max(len(members), 1)
-        for start in range(0, len(members) if per_member else 0, WINDOWS):
+        firsts = _first_windows(dataset, split, len(members))
+        for start in range(0, len(firsts), WINDOWS):
             sign(f"{split} initial condition {start}")
-            numbers = np.arange(start, min(start + WINDOWS, len(members)), dtype=np.int64)
-            inputs = dataset.batch(split, numbers * per_member, 1).inputs.values.numpy()
-            sketches.append(sketch(inputs.reshape(len(numbers), -1)))
-            ids += [int(members[number]) for number in numbers]
-            splits += [split] * len(numbers)
+            batch = dataset.batch(split, firsts[start : start + WINDOWS], 1)
+            inputs = batch.inputs.values.numpy()
+            sketches.append(sketch(inputs.reshape(len(inputs), -1)))  # zeros at points that are padding add nothing
+            ids += batch.ids.tolist()
+            splits += [split] * len(inputs)
     return pairs_of(ids, splits, np.concatenate(sketches)) if sketches else []
 
 

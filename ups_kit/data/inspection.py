@@ -26,6 +26,7 @@ SAMPLED_VALUES = 2**22  # of one array, where it is larger
 SAMPLED_BYTES = 2**29  # of a file
 LARGEST_CHUNK = 2**28  # bytes that one chunk may unpack to
 BLOCK_VALUES = 2**20  # values that are read at a time
+SAMPLES = "sample_#/"  # how names of arrays begin in stores with a group for each sample
 SHARE_OF_TIME = 0.6  # of a child's, after which no further array is looked at
 
 
@@ -272,17 +273,25 @@ def check_chunk(name: str, info: ArrayInfo) -> None:
 def alike(arrays: Mapping[str, ArrayInfo]) -> dict[str, list[str]]:
     """Names in groups whose members differ in numbers alone (`0000/data`, `0001/data`) and have one header.
 
-    By the name, or by the first and the last of several.
+    Those of `sample_00000/…` may differ in size. By the name, or by the first and the last of several.
     """
     groups: dict[Any, list[str]] = {}
     for name, info in arrays.items():
         pattern = re.sub(r"\d+", "#", name)
-        same = (pattern, info.shape, info.dtype, info.chunks, info.filters, info.elsewhere)
+        same: Any = (pattern, info.shape, info.dtype, info.chunks, info.filters, info.elsewhere)
+        if pattern.startswith(SAMPLES):
+            same = (pattern, len(info.shape), info.dtype, info.filters, info.elsewhere)
         groups.setdefault(same if "#" in pattern else name, []).append(name)
     return {
         names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)} alike)": names
         for names in groups.values()
     }
+
+
+def shape_of_all(arrays: Sequence[ArrayInfo]) -> str:
+    """The shape of several arrays, `[25 … 49, 2]` where they differ in size."""
+    ends = [(min(sizes), max(sizes)) for sizes in zip(*(info.shape for info in arrays))]
+    return f"[{', '.join(str(low) if low == high else f'{low} … {high}' for low, high in ends)}]"
 
 
 def blocks(info: ArrayInfo, budget: int | None) -> Iterator[tuple[slice, ...]]:

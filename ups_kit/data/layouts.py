@@ -137,6 +137,7 @@ def in_words(spec: FieldSpec) -> dict[str, Any]:
         "statics": [f"{f.name} [{f.channels}]" if f.channels > 1 else f.name for f in spec.statics],
         "layout": spec.layout,
         "grid": None if spec.grid is None else list(spec.grid),
+        "points": None if spec.counts is None else list(spec.counts),
         "domain": [list(ends) for ends in spec.domain],
         "periodic": list(spec.periodic),
         "time_step": spec.dt,

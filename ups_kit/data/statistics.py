@@ -198,11 +198,10 @@ def statistics_task(sign: Sign, path: str) -> dict[str, Any]:
     result = {}
     with opened_arrays(found.tree) as arrays:
         for label, names in alike(readable).items():
-            info = readable[names[0]]
-            check_chunk(names[0], info)
-            running = Running(len(names) * math.prod(info.shape))
+            running = Running(sum(math.prod(readable[name].shape) for name in names))
             for name in names:
-                for where in blocks(info, None):
+                check_chunk(name, readable[name])
+                for where in blocks(readable[name], None):
                     sign(name)
                     running.add(np.asarray(arrays[name][where]))
             result[label] = running.result()

@@ -357,8 +357,8 @@ def _check_sum(said: object, documents: Mapping[str, Mapping[str, Any]], where: 
     if found != said:
         raise DataError(
             f"{where}: checksum: expected {str(said)[:23]}… of the metadata, got {found[:23]}…: a zarr.json was "
-            f"damaged or changed since the store was written; {AGAIN}; if you changed it yourself, remove the attribute "
-            "'checksum'"
+            f"damaged or changed since the store was written; {AGAIN}; if you changed it yourself, remove the "
+            "attribute 'checksum'"
         )
 
 
