@@ -44,7 +44,10 @@ class Kinematic(NamedTuple):
 
     def put(self, values: Tensor, newest: Tensor, step: int) -> Tensor:
         """Values (B, N, C) with the kinematic points' own, at a step counted from 0."""
-        known = newest if self.values is None else self.values[:, step]
+        return self.held(values, newest if self.values is None else self.values[:, step])
+
+    def held(self, values: Tensor, known: Tensor) -> Tensor:
+        """Values (B, N, C) with those of `known` at the kinematic points."""
         return torch.where(self.mask[..., None], known.to(values.dtype), values)
 
 
@@ -158,7 +161,12 @@ class Forecaster:
             points = self.model.advance(points, frame.values, frame.positions if self.moving else None)
 
     def decoded(
-        self, latent: Latent, before: Frame, grid: tuple[int, ...] | None, kinematic: Kinematic | None = None, step: int = 0
+        self,
+        latent: Latent,
+        before: Frame,
+        grid: tuple[int, ...] | None,
+        kinematic: Kinematic | None = None,
+        step: int = 0,
     ) -> Frame:
         """The frame of a latent, one step after a frame of the same points."""
         if not self.moving:

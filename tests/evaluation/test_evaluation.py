@@ -316,11 +316,11 @@ def test_good_median_and_worst_samples() -> None:
 
 def test_a_floor_that_needs_a_grid_cannot_be_required_without_one() -> None:
     mesh = FieldSpec((Field("u"),), ((0.0, 1.0),), (True,), "mesh", None, 0.1)
-    config = EvaluateConfig(require_beating=("persistence", "interpolation"))
+    config = EvaluateConfig(require_beating=("persistence", "linear_autoregression"))
     ((key, message),) = config.check(mesh, LatentSpec(8))
     assert key == "require_beating"
-    assert "'interpolation' needs a regular grid" in message
-    assert message.endswith("possible here: persistence, spatial_mean, encode_decode")
+    assert "'linear_autoregression' needs a regular grid" in message
+    assert message.endswith("possible here: persistence, spatial_mean, encode_decode, interpolation")
     assert list(EvaluateConfig().check(mesh, LatentSpec(8))) == []
     ((key, message),) = EvaluateConfig(metrics=(NrmseConfig(), FrmseConfig())).check(mesh, LatentSpec(8))
     assert key == "metrics.1.use"

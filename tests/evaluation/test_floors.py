@@ -81,12 +81,12 @@ def test_linear_autoregression_mixes_channels_and_axes() -> None:
     assert torch.allclose(modes.one_step(values), values[:, 1:], atol=1e-5)
 
 
-def test_there_is_no_filter_and_no_interpolation_without_a_grid(waves: Make) -> None:
+def test_there_is_no_filter_without_a_grid(waves: Make) -> None:
     dataset = waves()
     dataset.fields = FieldSpec((Field("u"),), ((0.0, 1.0),), (True,), "mesh", None, 0.1, (), 1, ("dt", "speed"))
     truth = read_truth(dataset, "test", None)
     found = floors.prepare(truth, dataset, Latent(torch.zeros(1, 8, 4), None))
-    assert set(found.forecasts) == {"persistence", "spatial_mean"}
+    assert set(found.forecasts) == {"persistence", "spatial_mean", "interpolation"}
 
 
 def test_interpolation_through_all_points_is_the_truth(waves: Make) -> None:

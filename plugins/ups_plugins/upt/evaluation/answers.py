@@ -52,6 +52,20 @@ class TrainSamples:
         )
 
 
+def channel_means(dataset: Dataset) -> tuple[Tensor, int]:
+    """The mean answer (C,) over all points of training samples, at most 1024, evenly spread; and how many they are.
+
+    For data whose points differ between samples; each sample counts alike. Float64.
+    """
+    fields = dataset.fields
+    size = (fields.counts[1] if fields.counts is not None else fields.points or 1) * fields.target_channels
+    held = read_trajectories(dataset, "train", min(FIT_SAMPLES, max(LEAST_SAMPLES, FIT_VALUES // size)))
+    answers = held.values[:, 0].double()
+    real = torch.ones(answers.shape[:2], dtype=torch.bool) if held.mask is None else held.mask
+    means = answers.masked_fill(~real[..., None], 0.0).sum(1) / real.sum(1, keepdim=True)
+    return means.mean(0), len(answers)
+
+
 def as_samples(truth: Truth) -> TrainSamples:
     """Held-out samples in the same form."""
     condition, parameters = truth.condition[:, 1:], truth.parameters[:, 1:]

@@ -60,7 +60,12 @@ def steady_budget(answer: Tensor, truth: Truth) -> Table:
     the right shape that is too large or too small. `shape`: what remains. Each is the RMS of its field over the RMS of
     u; for each sample and channel the squares add up to that of `total`.
     """
-    return joined([_steady_budget(answer[rows], truth.values[rows], truth.scored) for rows in truth.blocks()])
+    return joined(
+        [
+            _steady_budget(truth.scoring(rows, answer), truth.scoring(rows, truth.values), truth.scored)
+            for rows in truth.blocks()
+        ]
+    )
 
 
 def _steady_budget(answer: Tensor, truth: Tensor, scored: range) -> Table:
@@ -82,8 +87,8 @@ def _difference(one: Tensor, other: Tensor, truth: Truth) -> Tensor:
     """RMS of the difference of two forecasts over the RMS of the truth, (S, steps)."""
     values = []
     for rows in truth.blocks():
-        reference = truth.values[rows].double()
-        difference = one[rows].double() - other[rows].double()
+        reference = truth.scoring(rows, truth.values).double()
+        difference = truth.scoring(rows, one).double() - truth.scoring(rows, other).double()
         values.append(metrics.nrmse(reference + difference, reference, truth.scored))
     return torch.cat(values)
 

@@ -9,6 +9,7 @@ from attrs import frozen
 from .config import EvaluateConfig
 from .definitions import definition
 from .measurement import Measured
+from .particles import HORIZONS
 from .reach import Reach
 from .scores import Score, Summary, field_channels, named_steps, ratio
 from .shuffle import Shuffle
@@ -49,6 +50,8 @@ class Card:
     rows: tuple[Row, ...]
     fields: tuple[str, ...]  # of `by_field`; none where there is one field
     by_field: tuple[Row, ...]  # nRMSE of each field
+    places: tuple[str, ...]  # columns of `by_place`; none where points stand still
+    by_place: tuple[Row, ...]  # how well points are moved
     definition: Mapping[str, str]
     budget: Mapping[str, Summary]
     shuffle: Shuffle
@@ -60,9 +63,11 @@ class Card:
     def summary(self) -> dict[str, object]:
         """What the run's summary holds of it."""
         rows = {row.name: dict(zip(self.columns, row.values)) for row in self.rows}
+        moved = {row.name: dict(zip(self.places, row.values)) for row in self.by_place}
         return {
             "definition": dict(self.definition),
             "rows": rows,
+            **({"positions": moved} if moved else {}),
             "ratios": dict(self.ratios),
             "verdict": self.verdict.text,
         }
@@ -79,6 +84,8 @@ def make_card(measured: Measured, config: EvaluateConfig) -> Card:
         tuple(_rows(measured)),
         fields,
         tuple(_field_rows(measured, fields)),
+        tuple(place_columns(measured)),
+        tuple(_place_rows(measured)),
         definition(truth, config.split, measured.tokens, measured.remarks),
         measured.budget,
         measured.shuffle,
@@ -129,8 +136,25 @@ def _field_rows(measured: Measured, fields: Sequence[str]) -> list[Row]:
     ]
 
 
+def place_columns(measured: Measured) -> dict[str, str]:
+    """The names of the numbers of moving points that the card shows, by column."""
+    if not measured.truth.moving:
+        return {}
+    steps = [horizon for horizon in HORIZONS if horizon <= measured.truth.steps]
+    shown = {f"{horizon} steps": f"position_mse_{horizon}" for horizon in steps}
+    shown |= {"all steps": "position_mse", "energy": "kinetic_energy_mse"}
+    return shown | ({"Sinkhorn": f"sinkhorn_{steps[-1]}"} if steps else {})
+
+
+def _place_rows(measured: Measured) -> list[Row]:
+    shown, found = place_columns(measured).values(), models(measured)
+    scores = {**found, **{name: floor.rollout for name, floor in measured.floors.items()}}
+    rows = [Row(name, tuple(_number(score, key) for key in shown), name in found) for name, score in scores.items()]
+    return rows if shown else []
+
+
 def _number(score: Score, key: str) -> float | None:
-    value = score.summary[key]
+    value = score.summary.get(key)
     return value if isinstance(value, float) else None
 
 
@@ -153,12 +177,22 @@ def ratios(measured: Measured) -> dict[str, float | None]:
     if measured.truth.fields.steady:
         shown = [name for name in ("train_mean", "nearest_sample", "linear_regression") if name in floors]
         return {f"answer / {name.replace('_', ' ')}": ratio(latent, floors[name].rollout.mean) for name in shown}
-    persistence = floors["persistence"]
+    reference, name = floors[measured.reference], measured.reference.replace("_", " ")
     return {
-        "one step / persistence": ratio(measured.one_step.mean, persistence.one_step.mean),
-        "latent rollout / persistence": ratio(latent, persistence.rollout.mean),
+        f"one step / {name}": ratio(measured.one_step.mean, reference.one_step.mean),
+        f"latent rollout / {name}": ratio(latent, reference.rollout.mean),
         "latent rollout / re-encoded rollout": ratio(latent, measured.reencoded.mean),
+        **{
+            f"position MSE, {horizon} steps / {name}": _ratio_of(measured.latent, reference.rollout, key)
+            for horizon, key in ((horizon, f"position_mse_{horizon}") for horizon in HORIZONS)
+            if key in measured.latent.summary
+        },
     }
+
+
+def _ratio_of(score: Score, reference: Score, key: str) -> float | None:
+    value, other = _number(score, key), _number(reference, key)
+    return None if value is None or other is None else ratio(value, other)
 
 
 def verdict(name_of_model: str, model: Score, floors: Mapping[str, Score], required: Sequence[str]) -> Verdict:

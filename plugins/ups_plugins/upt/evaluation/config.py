@@ -14,14 +14,24 @@ from ..order import trained_by
 
 SERIES_FLOORS = ("persistence", "spatial_mean", "linear_autoregression", "encode_decode", "interpolation")
 STEADY_FLOORS = ("train_mean", "spatial_mean", "nearest_sample", "linear_regression", "interpolation")
-FLOORS = tuple(dict.fromkeys((*SERIES_FLOORS, *STEADY_FLOORS)))
-GRID_FLOORS = ("linear_autoregression", "interpolation")
+MOVING_FLOORS = ("constant_velocity", "at_rest", "spatial_mean", "encode_decode")
+FLOORS = tuple(dict.fromkeys((*SERIES_FLOORS, *STEADY_FLOORS, *MOVING_FLOORS)))
+GRID_FLOORS = ("linear_autoregression", "nearest_sample", "linear_regression")  # of points that are always the same
 
 
 def possible_floors(fields: FieldSpec) -> tuple[str, ...]:
     """The floors that such data have."""
+    if fields.moves_with is not None:
+        return MOVING_FLOORS
     own = STEADY_FLOORS if fields.steady else SERIES_FLOORS
     return tuple(name for name in own if fields.grid is not None or name not in GRID_FLOORS)
+
+
+def reference_floor(fields: FieldSpec) -> str:
+    """The floor that a model of such data is held against first."""
+    if fields.moves_with is not None:
+        return "constant_velocity"
+    return "train_mean" if fields.steady else "persistence"
 
 
 @frozen(kw_only=True)
@@ -60,7 +70,7 @@ class EvaluateConfig:
         validator=optional(deep_iterable(in_(FLOORS))),  # type: ignore[arg-type]  # mypy: from the default alone
         metadata={
             "help": "floors whose rollout nRMSE the model's must be below, or the run ends `below_floor`; where not "
-            "given, persistence for time series and train_mean for steady data"
+            "given, persistence for time series, constant_velocity where points move, train_mean for steady data"
         },
     )
     judged: Literal["latent", "reencoded"] = field(
@@ -86,7 +96,7 @@ class EvaluateConfig:
         """The floors that must be beaten on such data."""
         if self.require_beating is not None:
             return self.require_beating
-        return ("train_mean",) if fields.steady else ("persistence",)
+        return (reference_floor(fields),)
 
     def check_order(self, earlier: Sequence[StageConfig]) -> Iterator[tuple[str, str]]:
         """Numbers of an encoder that was never trained are of no use to anyone."""
@@ -194,6 +204,10 @@ class FrmseConfig:
 
 
 def _why_not(name: str, fields: FieldSpec) -> str:
+    if fields.moves_with is not None:
+        return "is for points that stand still, and these move"
+    if name in ("constant_velocity", "at_rest"):
+        return "is for points that move, and these stand still"
     if name in GRID_FLOORS and fields.grid is None:
         return f"needs a regular grid, and the data are {fields.layout}"
     return "is for time series, and the data are steady" if fields.steady else "is for steady data, and these evolve"

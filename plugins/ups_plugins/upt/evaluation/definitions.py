@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ups_kit.interfaces import Field
 
+from .particles import CLOUD_POINTS, CLOUD_TRAJECTORIES
 from .truth import Truth
 
 
@@ -15,12 +16,44 @@ def definition(truth: Truth, split: str, tokens: int, remarks: Mapping[str, str]
     units = ", ".join(field_label(target) for target in fields.targets)
     samples = "samples" if fields.steady else "trajectories"
     return {
-        "data": f"{truth.samples} {samples} of the split '{split}', {truth.values.shape[2]} points, fields {units}",
+        "data": f"{truth.samples} {samples} of the split '{split}', {_points(truth)}, fields {units}",
         "space": "physical units: the normalisation is undone first",
         **(_steady(truth) if fields.steady else _series(truth)),
+        **(_moving(truth) if truth.moving else {}),
         **remarks,
-        "interpolation": f"the true {'answer' if fields.steady else 'frame'} by cubic splines through as many of its "
-        f"points as there are tokens, {tokens}",
+        **({} if truth.moving else {"interpolation": _interpolation(truth, tokens)}),
+    }
+
+
+def _points(truth: Truth) -> str:
+    """How many points there are."""
+    if truth.mask is None:
+        return f"{truth.values.shape[2]} points"
+    counts = truth.mask.sum(1)
+    fewest, most = int(counts.min()), int(counts.max())
+    return f"{fewest} points" if fewest == most else f"{fewest} to {most} points"
+
+
+def _interpolation(truth: Truth, tokens: int) -> str:
+    what = "answer" if truth.fields.steady else "frame"
+    if truth.fields.grid is not None:
+        return f"the true {what} by cubic splines through as many of its points as there are tokens, {tokens}"
+    return (
+        f"the true {what} by polyharmonic splines through as many of its points as there are tokens, {tokens}, each "
+        "chosen the farthest from those before"
+    )
+
+
+def _moving(truth: Truth) -> dict[str, str]:
+    kept = "; those that move as given are left where they are and not scored" if truth.kinematic is not None else ""
+    return {
+        "points": f"move with the forecast's own {truth.fields.moves_with}; every error is that of one point, wherever "
+        f"it has gone{kept}",
+        "positions": "mean over points and axes of the squared distance from the true place, and over the first 5, 10, "
+        "20 or all steps; around periodic axes the shortest way",
+        "energy": "squared error of the kinetic energy, half the mean of |v|^2; mean over steps",
+        "Sinkhorn": f"divergence of predicted from true places after the last of those steps, {CLOUD_POINTS} points of "
+        f"{CLOUD_TRAJECTORIES} trajectories at most: how the points are spread, whichever is which",
     }
 
 
@@ -58,7 +91,8 @@ def _series(truth: Truth) -> dict[str, str]:
 OTHER_METRICS = {
     "rmse": "RMSE over points, in the field's unit",
     "max_error": "largest absolute error over points, in the field's unit",
-    "crmse": "error of the field's integral per unit volume, in the field's unit",
+    "crmse": "error of the field's integral per unit volume, in the field's unit; points weighed by their area or "
+    "volume where data have it",
     "brmse": "RMSE over boundary points: both sides of the seam of a periodic axis, first and last points of others",
     "frmse_low, _mid, _high": "Fourier error in the wave numbers 0-4, 5-12 and from 13 on: root of the summed squared "
     "amplitudes over the number of wave numbers",
@@ -66,6 +100,14 @@ OTHER_METRICS = {
     "nrmse_median, vrmse_median": "over samples and scored frames; the mean VRMSE is ruled by truths gone flat",
     "relative_l2": "error norm over truth norm, both over all scored frames and points of a sample",
     "geometric_mean_nrmse": "geometric mean over the scored frames, at most 100, of the samples' mean nRMSE",
+}
+
+
+PARTICLE_METRICS = {
+    "position_mse, position_mse_n": "mean over points, axes and steps (the first n) of the squared distance from the "
+    "true place, in the data's unit of length, squared",
+    "kinetic_energy_mse": "mean over steps of the squared error of half the mean of |v|^2 over points",
+    "sinkhorn_n": "debiased Sinkhorn divergence of predicted from true places after n steps, a squared length",
 }
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ups_kit.interfaces import Dataset, Latent
 
-from .answers import Regression, TrainSamples, as_samples, fit_regression, nearest_sample
+from .answers import Regression, TrainSamples, as_samples, channel_means, fit_regression, nearest_sample
 from .autoregression import ModeFilter, fit_modes, train_trajectories
-from .interpolation import Interpolation
+from .interpolation import Interpolation, ScatteredInterpolation
 from .truth import Truth
 
 
@@ -38,17 +38,37 @@ class Floors:
 
 def prepare(truth: Truth, dataset: Dataset, latent: Latent) -> Floors:
     """The floors that these data have; `encode_decode` is not among them, because it is a forecast of the model."""
+    if truth.moving:
+        return Floors({"constant_velocity": constant_velocity, "at_rest": at_rest, "spatial_mean": spatial_mean})
+    if truth.fields.grid is None:
+        return _point_floors(truth, dataset, latent)
     return _steady_floors(truth, dataset, latent) if truth.fields.steady else _series_floors(truth, dataset, latent)
+
+
+def _point_floors(truth: Truth, dataset: Dataset, latent: Latent) -> Floors:
+    """Where trajectories have points of their own: what is known of one point says nothing of another trajectory's."""
+    floors = Floors({"persistence": persistence, "spatial_mean": spatial_mean})
+    if truth.fields.steady:
+        means, samples = channel_means(dataset)
+        floors = Floors(
+            {
+                "train_mean": lambda part: _answer(part, means.float().expand(part.samples, 1, -1)),
+                "spatial_mean": lambda part: _answer(part, point_means(part)[:, 0]),
+            }
+        )
+        floors.remarks["train mean"] = f"the mean over all points of {samples} training samples, one for each channel"
+    through = ScatteredInterpolation(truth.fields, latent.tokens.shape[1])
+    floors.forecasts["interpolation"] = lambda part: interpolation(part, through)
+    return floors
 
 
 def _series_floors(truth: Truth, dataset: Dataset, latent: Latent) -> Floors:
     floors = Floors({"persistence": persistence, "spatial_mean": spatial_mean})
-    if truth.fields.grid is not None:
-        modes = fit_modes(train_trajectories(dataset, truth.values.shape[1]), truth.fields)
-        floors.forecasts["linear_autoregression"] = lambda part: autoregression(part, modes)
-        floors.remarks["linear autoregression"] = _remark(modes)
-        through = Interpolation(truth.fields, latent)
-        floors.forecasts["interpolation"] = lambda part: interpolation(part, through)
+    modes = fit_modes(train_trajectories(dataset, truth.values.shape[1]), truth.fields)
+    floors.forecasts["linear_autoregression"] = lambda part: autoregression(part, modes)
+    floors.remarks["linear autoregression"] = _remark(modes)
+    through = Interpolation(truth.fields, latent)
+    floors.forecasts["interpolation"] = lambda part: interpolation(part, through)
     return floors
 
 
@@ -71,9 +91,8 @@ def _steady_floors(truth: Truth, dataset: Dataset, latent: Latent) -> Floors:
         }
     )
     floors.remarks["train mean, nearest sample, linear regression"] = _steady_remark(train, law)
-    if truth.fields.grid is not None:
-        through = Interpolation(truth.fields, latent)
-        floors.forecasts["interpolation"] = lambda part: interpolation(part, through)
+    through = Interpolation(truth.fields, latent)
+    floors.forecasts["interpolation"] = lambda part: interpolation(part, through)
     return floors
 
 
@@ -104,13 +123,37 @@ def spatial_mean(truth: Truth) -> Floor:
 
     The value of a field whose integral is conserved and which has come to rest.
     """
-    return _carried(truth, truth.values.mean(2, keepdim=True))
+    return _carried(truth, point_means(truth))
+
+
+def point_means(truth: Truth) -> Tensor:
+    """The mean of each trajectory, frame and channel over the points that count, (S, frames, 1, C)."""
+    if truth.counted is None:
+        return truth.values.mean(2, keepdim=True)
+    counted = truth.counted[:, None, :, None]
+    return truth.values.where(counted, 0.0).sum(2, keepdim=True) / counted.sum(2, keepdim=True)
+
+
+def constant_velocity(truth: Truth) -> Floor:
+    """Every point moves on as it did: with the velocity and all fields of the frame before, or the last given one."""
+    return _carried(truth, truth.values)
+
+
+def at_rest(truth: Truth) -> Floor:
+    """Every point stays where it is; its other fields stay as they were."""
+    assert truth.fields.motion is not None
+    frames = truth.values.clone()
+    frames[..., truth.fields.motion] = 0.0
+    return _carried(truth, frames)
 
 
 def _carried(truth: Truth, frames: Tensor) -> Floor:
     one_step, rollout = truth.values.clone(), truth.values.clone()
     one_step[:, truth.given :] = frames[:, truth.given - 1 : -1]
     rollout[:, truth.given :] = frames[:, truth.given - 1 : truth.given]
+    if truth.kinematic is not None:
+        known = truth.kinematic[:, None, :, None]
+        return Floor(truth.values.where(known, one_step), truth.values.where(known, rollout))
     return Floor(one_step, rollout)
 
 
@@ -127,8 +170,8 @@ def autoregression(truth: Truth, modes: ModeFilter) -> Floor:
     return Floor(one_step, rollout)
 
 
-def interpolation(truth: Truth, through: Interpolation) -> Floor:
+def interpolation(truth: Truth, through: Interpolation | ScatteredInterpolation) -> Floor:
     """Every true frame through as many of its own points as the latent has tokens."""
-    result = through(truth.values)
+    result = through(truth.values) if isinstance(through, Interpolation) else through(truth)
     result[:, : truth.given] = truth.values[:, : truth.given]
     return Floor(result, result)

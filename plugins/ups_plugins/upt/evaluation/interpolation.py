@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from ups_kit.data.scattered import scattered_matrix
 from ups_kit.interfaces import FieldSpec, Latent
+
+from .truth import Truth
 
 
 class Interpolation:
@@ -41,6 +47,53 @@ class Interpolation:
         for axis, matrix in enumerate(self._matrices, 1):
             out = torch.tensordot(out, matrix, dims=([axis], [1])).movedim(-1, axis)
         return out.reshape(values.shape).float()
+
+
+class ScatteredInterpolation:
+    """Polyharmonic splines between scattered points, through as many of them as there are tokens.
+
+    Those are chosen one after the other, each the farthest from all before, beginning near the middle: what a codec
+    must beat on a mesh. The matrix of a trajectory is made once for all its frames.
+    """
+
+    def __init__(self, fields: FieldSpec, tokens: int) -> None:
+        pairs = zip(fields.extent, fields.periodic, strict=True)
+        self._periods = [length if periodic else None for length, periodic in pairs]
+        self._tokens = tokens
+
+    def __call__(self, truth: Truth) -> Tensor:
+        """The true fields (S, frames, N, C) from their values at the chosen points, in single precision."""
+        out, shared = truth.values.clone(), None
+        for sample, values in enumerate(truth.values):
+            own = truth.points_of(sample)
+            if shared is None or truth.positions.dim() > 2:
+                shared = self._matrix(truth.places(slice(sample, sample + 1), 0)[0, own].double().numpy())
+            nodes, matrix = shared
+            known = values[:, own][:, nodes].double().movedim(1, 0)
+            found = matrix @ known.reshape(len(nodes), -1).numpy()
+            out[sample][:, own] = torch.from_numpy(found).reshape(-1, *known.shape[1:]).movedim(0, 1).float()
+        return out
+
+    def _matrix(self, positions: np.ndarray) -> tuple[Tensor, Any]:
+        nodes = farthest(positions, self._tokens, self._periods)
+        return torch.from_numpy(nodes), scattered_matrix(positions[nodes], positions, self._periods)
+
+
+def farthest(positions: np.ndarray, number: int, periods: Sequence[float | None]) -> np.ndarray:
+    """Indices of `number` of the points (N, D), or of all, each the farthest from those chosen before it.
+
+    The first is the one that is nearest to the mean; distances are the shortest around axes with a period.
+    """
+    chosen = [int(np.square(positions - positions.mean(0)).sum(1).argmin())]
+    distance = np.full(len(positions), np.inf)
+    for _ in range(min(number, len(positions)) - 1):
+        way = positions - positions[chosen[-1]]
+        for axis, period in enumerate(periods):
+            if period is not None:
+                way[:, axis] -= period * np.round(way[:, axis] / period)
+        distance = np.minimum(distance, np.square(way).sum(1))
+        chosen.append(int(distance.argmax()))
+    return np.asarray(chosen)
 
 
 def lattice(grid: tuple[int, ...], tokens: int, anchors: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 from attrs import field, frozen
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ups_kit.interfaces import Metric
+from ups_kit.interfaces import Meshed, Metric
 
 from . import floors as floor
 from .budget import START_TRAJECTORIES, rollout_budget, start_term, steady_budget, summarise_budget
-from .config import EvaluateConfig, possible_floors
+from .config import EvaluateConfig, possible_floors, reference_floor
+from .particles import CLOUD_TRAJECTORIES, cloud_errors
 from .reach import Reach, gradient_reach, require_reach
 from .rollouts import Forecasts, Runner
-from .scores import Score, Summary, Table, joined, nrmse_of, quantile_samples, summarise, tabulate
+from .scores import Score, Summary, Table, finite, joined, nrmse_of, quantile_samples, summarise, tabulate
 from .shuffle import Exchange, Shuffle, exchange_parameters, exchange_statics
 from .spectra import Spectra, frames_shown, shell_sums
 from .truth import Truth, read_truth
@@ -42,6 +46,8 @@ class Shown:
 
     sample: int
     forecast: Tensor  # (frames, N, C), physical
+    positions: Tensor | None = None  # (frames, N, D), where the forecast has brought points that move
+    cells: NDArray[np.int64] | None = None  # (M, 3), the triangles between the points, where there are any
 
 
 @frozen(eq=False)
@@ -65,7 +71,7 @@ class Measured:
     @property
     def reference(self) -> str:
         """The floor that a model is held against first."""
-        return "train_mean" if self.truth.fields.steady else "persistence"
+        return reference_floor(self.truth.fields)
 
 
 @frozen(eq=False)
@@ -105,7 +111,10 @@ class Tally:
 
     def score(self, name: str) -> Score:
         """The score of a forecast."""
-        return summarise(joined(self.tables[name]))
+        found = summarise(joined(self.tables[name]))
+        clouds = self.table(f"{name} clouds") or {}
+        found.summary.update({key: finite(values.mean().item()) for key, values in clouds.items()})
+        return found
 
     def nrmse(self, name: str) -> Tensor | None:
         """The nRMSE of what only that was measured of."""
@@ -159,6 +168,7 @@ def _measure_model(plan: Plan, rows: slice, tally: Tally) -> None:
         tally.add("reencoded", tabulate(forecasts.reencoded, truth, True, plan.extra))
         tally.add("budget", rollout_budget(forecasts, truth))
         _measure_start(plan, rows, forecasts, tally)
+        _measure_clouds(plan, rows, {"latent": forecasts.latent, "reencoded": forecasts.reencoded}, tally)
     if forecasts.codec is not None:
         _add_floor("encode_decode", floor.encode_decode(forecasts.codec), plan, truth, tally)
     if truth.fields.grid is not None:
@@ -175,6 +185,15 @@ def _measure_start(plan: Plan, rows: slice, forecasts: Forecasts, tally: Tally) 
         tally.add("start", {"encode": start_term(forecasts.latent, again, truth)})
 
 
+def _measure_clouds(plan: Plan, rows: slice, forecasts: Mapping[str, Tensor], tally: Tally) -> None:
+    """How the particles are spread, on the first trajectories of all."""
+    most = CLOUD_TRAJECTORIES - rows.start
+    if plan.truth.moving and most > 0:
+        for name, forecast in forecasts.items():
+            errors = cloud_errors(plan.truth.part(rows), forecast, most, plan.experiment.device)
+            tally.add(f"{name} clouds", errors)
+
+
 def _spectra_of(forecasts: Forecasts, truth: Truth) -> Iterator[tuple[str, Tensor]]:
     yield "truth", truth.values
     if truth.fields.steady:
@@ -187,7 +206,10 @@ def _spectra_of(forecasts: Forecasts, truth: Truth) -> Iterator[tuple[str, Tenso
 def _measure_floors(plan: Plan, rows: slice, tally: Tally) -> None:
     truth = plan.truth.part(rows)
     for name, forecast in plan.floors.forecasts.items():
-        _add_floor(name, forecast(truth), plan, truth, tally)
+        found = forecast(truth)
+        _add_floor(name, found, plan, truth, tally)
+        if name == reference_floor(truth.fields):
+            _measure_clouds(plan, rows, {f"{name} rollout": found.rollout}, tally)
 
 
 def _add_floor(name: str, found: floor.Floor, plan: Plan, truth: Truth, tally: Tally) -> None:
@@ -234,5 +256,16 @@ def _collected(plan: Plan, tally: Tally, reach: tuple[Reach, ...], tokens: int) 
 def _shown(plan: Plan, latent: Score) -> dict[str, Shown]:
     """The latent rollouts of the trajectories that pictures show."""
     samples = quantile_samples(latent.nrmse)
-    forecast = plan.runner(plan.truth.part(list(samples.values()))).latent_rollout()
-    return {kind: Shown(sample, values) for (kind, sample), values in zip(samples.items(), forecast, strict=True)}
+    truth = plan.truth.part(list(samples.values()))
+    forecasts = plan.runner(truth).latent_rollout()
+    went = torch.cat([truth.positions[:, : truth.given], truth.travelled(forecasts)], 1) if truth.moving else None
+    dataset = plan.experiment.dataset
+    return {
+        kind: Shown(
+            sample,
+            forecasts[place],
+            None if went is None else went[place],
+            dataset.cells(int(truth.ids[place])) if isinstance(dataset, Meshed) else None,
+        )
+        for place, (kind, sample) in enumerate(samples.items())
+    }

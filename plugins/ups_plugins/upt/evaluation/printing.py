@@ -53,6 +53,7 @@ def _print_parts(card: Card, console: Console) -> None:
     parts = {
         score_title(card): _scores(card.columns, card.rows),
         field_title(card): _by_field(card),
+        place_title(): _scores(card.places, card.by_place) if card.places else None,
         "ratios of nRMSE": _ratios(card),
         budget_title(card): _budget(card),
         "gradient norm of each loss alone, by part of the model": _reach(card),
@@ -83,6 +84,11 @@ def score_title(card: Card) -> str:
 def field_title(card: Card) -> str:
     """What the table of fields shows."""
     return "nRMSE of each field" if card.steady else "nRMSE of each field (whole rollout)"
+
+
+def place_title() -> str:
+    """What the table of moving points shows."""
+    return "MSE of positions (mean of the first steps), of the energy; Sinkhorn divergence"
 
 
 def budget_title(card: Card) -> str:

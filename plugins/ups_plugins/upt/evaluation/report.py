@@ -10,10 +10,10 @@ from attrs import frozen
 from matplotlib.figure import Figure
 
 from .card import Card, Row, number
-from .definitions import OTHER_METRICS
+from .definitions import OTHER_METRICS, PARTICLE_METRICS
 from .facts import Facts
 from .page import PAGE, STYLE, definitions, paragraph, picture, section, small_print, table_of
-from .printing import field_title, shuffle_lines
+from .printing import field_title, place_title, shuffle_lines
 
 CAPTIONS = {
     "error_over_time": "Error over time, on a logarithmic scale. Thick lines are the model, thin lines the floors. "
@@ -60,9 +60,11 @@ def report_page(
     sections = [] if not chapters[0].task else [section("Tasks", _tasks(chapters, result))]
     for chapter in chapters:
         sections += _chapter(chapter)
+    moving = any(chapter.card.places for chapter in chapters)
+    others = OTHER_METRICS | PARTICLE_METRICS if moving else OTHER_METRICS
     sections += [
         section("Training", _pictures(training, training)),
-        section("What the other numbers mean", definitions(OTHER_METRICS)),
+        section("What the other numbers mean", definitions(others)),
         section("What was run", definitions(dict(facts.rows))),
     ]
     return PAGE.substitute(
@@ -144,6 +146,8 @@ def _score_table(card: Card) -> str:
         + small_print(note)
         + small_print(f"Ratios of nRMSE: {ratios}.")
     )
+    if card.places:
+        table += table_of(("", *card.places), _lines(card.by_place)) + small_print(f"{place_title()}.")
     if not card.fields:
         return table
     return table + table_of(("", *card.fields), _lines(card.by_field)) + small_print(f"{field_title(card)}.")

@@ -1,7 +1,8 @@
 """Forecasts of a model over whole trajectories, in physical units.
 
 Every forecast is (S, frames, N, C) like the truth, with the given frames copied from it. Models run in batches of
-trajectories, in evaluation mode, without gradient; results lie in CPU memory in float32.
+trajectories, in evaluation mode, without gradient; results lie in CPU memory in float32. Where points move, a forecast
+is what every point has, at the places to which the forecast itself has brought it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ups_kit.batching import to_device
 from ups_kit.interfaces import Latent, PointSet, Queries
+from ups_kit.motion import Forecaster, Kinematic, prepared
 
 from .truth import Truth
 
@@ -29,11 +32,21 @@ class Forecasts(NamedTuple):
     reencoded: Tensor  # the rollout that decodes and encodes again at every step
 
 
+class Batch(NamedTuple):
+    """Some trajectories on the model's device."""
+
+    rows: slice
+    condition: Tensor  # (B, P), normalised
+    start: PointSet  # what the model is given, prepared where its encoder prepares
+    kinematic: Kinematic | None
+
+
 class Runner:
     """Runs one model over a truth: the model, its device, and how many trajectories are computed at a time."""
 
     def __init__(self, model: LatentModel, truth: Truth, device: torch.device, batch: int) -> None:
         self._model = model
+        self._forecaster = Forecaster(model, truth.normaliser)
         self._truth = truth
         self._device = device
         self._batch = batch
@@ -50,14 +63,17 @@ class Runner:
     def stepwise(self) -> tuple[Tensor, Tensor]:
         """Every true frame encoded and decoded, and one step from every true frame; each frame is encoded once."""
         codec, one_step = self._start(), self._start()
-        last = self._truth.values.shape[1] - 1
-        for rows, queries, condition in self._batches(None):
-            for frame in range(self._truth.given - 1, last + 1):
-                latent = self._model.encode(self._points(rows, frame))
-                if frame >= self._truth.given:
-                    codec[rows, frame] = self._physical(latent, queries)
+        given, last = self._truth.given, self._truth.values.shape[1] - 1
+        for batch in self._batches(None):
+            for frame in range(given - 1, last + 1):
+                points = self._points(batch, frame)
+                latent = self._model.encode(points, batch.condition)
+                if frame >= given:
+                    codec[batch.rows, frame] = self._codec(latent, points, batch, frame - given)
                 if frame < last:
-                    one_step[rows, frame + 1] = self._physical(self._model.step(latent, condition), queries)
+                    latent, before = self._model.step(latent, batch.condition), self._forecaster.first(points)
+                    after = self._forecaster.decoded(latent, before, points.grid, batch.kinematic, frame + 1 - given)
+                    one_step[batch.rows, frame + 1] = self._undo(after.values)
         return codec, one_step
 
     @torch.inference_mode()
@@ -68,53 +84,59 @@ class Runner:
         again that many times first. Only the first `limit` trajectories are computed where it is given.
         """
         out = self._start(limit)
-        for rows, queries, own in self._batches(condition, limit):
-            points = self._points(rows, self._truth.given - 1)
-            latent = self._model.encode(points)
+        for batch in self._batches(condition, limit):
+            points = batch.start
+            latent = self._model.encode(points, batch.condition)
             for _ in range(trips):
-                latent = self._model.encode(self._model.replace_newest(points, self._model.decode(latent, queries)))
-            for frame in self._truth.scored:
-                latent = self._model.step(latent, own)
-                out[rows, frame] = self._physical(latent, queries)
+                values = self._model.decode(latent, Queries(points.positions, points.grid))
+                if batch.kinematic is not None:
+                    values = batch.kinematic.held(values, self._forecaster.first(points).values)
+                latent = self._model.encode(self._model.replace_newest(points, values), batch.condition)
+            frames = self._forecaster.latent(latent, points, batch.condition, self._truth.steps, batch.kinematic)
+            for frame, forecast in zip(self._truth.scored, frames, strict=True):
+                out[batch.rows, frame] = self._undo(forecast.values)
         return out
 
     @torch.inference_mode()
     def reencoded_rollout(self) -> Tensor:
         """The rollout that decodes at all points and encodes again after every step."""
         out = self._start()
-        for rows, queries, condition in self._batches(None):
-            points = self._points(rows, self._truth.given - 1)
-            for frame in self._truth.scored:
-                values = self._model.decode(self._model.step(self._model.encode(points), condition), queries)
-                out[rows, frame] = self._undo(values)
-                points = self._model.advance(points, values)
+        for batch in self._batches(None):
+            frames = self._forecaster.reencoded(batch.start, batch.condition, self._truth.steps, batch.kinematic)
+            for frame, forecast in zip(self._truth.scored, frames, strict=True):
+                out[batch.rows, frame] = self._undo(forecast.values)
         return out
 
     @torch.inference_mode()
     def first_latent(self) -> Latent:
         """The latent of one sample: how many tokens there are, and how they stand."""
-        self._model.eval()
-        latent: Latent = self._model.encode(self._points(slice(0, 1), self._truth.given - 1))
+        batch = next(iter(self._batches(None, 1)))
+        latent: Latent = self._model.encode(batch.start, batch.condition)
         return latent
 
     def _start(self, limit: int | None = None) -> Tensor:
         return self._truth.values[:limit].to(torch.float32, copy=True)
 
-    def _batches(self, condition: Tensor | None, limit: int | None = None) -> Iterator[tuple[slice, Queries, Tensor]]:
-        own = self._truth.condition if condition is None else condition
-        samples = self._truth.samples if limit is None else min(limit, self._truth.samples)
+    def _batches(self, condition: Tensor | None, limit: int | None = None) -> Iterator[Batch]:
+        truth, own = self._truth, self._truth.condition if condition is None else condition
+        samples = truth.samples if limit is None else min(limit, truth.samples)
         self._model.eval()
         for first in range(0, samples, self._batch):
             rows = slice(first, min(first + self._batch, samples))
-            queries = self._truth.queries(rows)
-            yield rows, queries._replace(positions=queries.positions.to(self._device)), own[rows].to(self._device)
+            start = to_device(truth.points(rows, truth.given - 1), self._device)
+            known = truth.known(rows, truth.given)
+            known = None if known is None else to_device(known, self._device)
+            yield Batch(rows, own[rows].to(self._device), prepared(self._model, start), known)
 
-    def _points(self, rows: slice, newest: int) -> PointSet:
-        points = self._truth.points(rows, newest)
-        return points._replace(positions=points.positions.to(self._device), values=points.values.to(self._device))
+    def _points(self, batch: Batch, newest: int) -> PointSet:
+        """What the model is given at a frame; what was looked up of points that stand still is not looked up again."""
+        points = to_device(self._truth.points(batch.rows, newest), self._device)
+        return points if self._truth.moving else batch.start._replace(values=points.values)
 
-    def _physical(self, latent: Latent, queries: Queries) -> Tensor:
-        return self._undo(self._model.decode(latent, queries))
+    def _codec(self, latent: Latent, points: PointSet, batch: Batch, step: int) -> Tensor:
+        """A true frame decoded where its points are."""
+        values = self._model.decode(latent, Queries(points.positions, points.grid))
+        return self._undo(values if batch.kinematic is None else batch.kinematic.put(values, values, step))
 
     def _undo(self, values: Tensor) -> Tensor:
         return self._truth.normaliser.physical(values.float().cpu())

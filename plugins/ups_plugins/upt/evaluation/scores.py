@@ -16,6 +16,7 @@ from torch import Tensor
 from ups_kit import metrics
 from ups_kit.interfaces import FieldSpec, Metric
 
+from .particles import first_steps, particle_errors
 from .truth import Truth
 
 Summary = dict[str, float | list[float | None] | None]
@@ -67,7 +68,14 @@ def score(forecast: Tensor, truth: Truth, rollout: bool, extra: Mapping[str, Met
 
 def tabulate(forecast: Tensor, truth: Truth, rollout: bool, extra: Mapping[str, Metric] | None = None) -> Table:
     """The metrics of every trajectory of a forecast, a few trajectories at a time."""
-    return joined([_tabulate(forecast[rows], truth.part(rows), rollout, extra or {}) for rows in truth.blocks()])
+    tables = []
+    for rows in truth.blocks():
+        given, part = truth.given, truth.part(rows)
+        values, own = truth.scoring(rows, truth.values)[:, given:], truth.scoring(rows, forecast)[:, given:]
+        tables.append(_tabulate(own, values, part, rollout, extra or {}))
+        if rollout and truth.moving:
+            tables[-1] |= particle_errors(part, forecast[rows])
+    return joined(tables)
 
 
 def joined(tables: Sequence[Table]) -> Table:
@@ -77,13 +85,16 @@ def joined(tables: Sequence[Table]) -> Table:
 
 def nrmse_of(forecast: Tensor, truth: Truth) -> Tensor:
     """The nRMSE of every sample and scored frame alone, (S, steps)."""
-    parts = [metrics.nrmse(forecast[rows], truth.values[rows], truth.scored) for rows in truth.blocks()]
+    parts = [
+        metrics.nrmse(truth.scoring(rows, forecast), truth.scoring(rows, truth.values), truth.scored)
+        for rows in truth.blocks()
+    ]
     return torch.cat(parts)
 
 
-def _tabulate(forecast: Tensor, truth: Truth, rollout: bool, extra: Mapping[str, Metric]) -> Table:
-    fields, forecast, values = truth.fields, forecast[:, truth.given :], truth.values[:, truth.given :]
-    p, t, scored = forecast.double(), values.double(), range(values.shape[1])
+def _tabulate(forecast: Tensor, values: Tensor, truth: Truth, rollout: bool, extra: Mapping[str, Metric]) -> Table:
+    """The metrics of some trajectories at the points and frames that count, (S, steps, N, C)."""
+    fields, p, t, scored = truth.fields, forecast.double(), values.double(), range(values.shape[1])
     errors = {
         "nrmse": metrics.nrmse_by_channel(p, t, scored),
         "vrmse": metrics.vrmse_by_channel(p, t, scored),
@@ -92,7 +103,7 @@ def _tabulate(forecast: Tensor, truth: Truth, rollout: bool, extra: Mapping[str,
         **{name: error.mean(-1) for name, error in errors.items()},
         "rmse": metrics.rmse(p, t, scored),
         "max_error": metrics.max_error(p, t, scored),
-        "crmse": metrics.crmse(p, t, scored),
+        "crmse": metrics.crmse(p, t, scored, _weights(truth)),
     }
     if fields.grid is not None:
         table["brmse"] = metrics.brmse(p, t, scored, fields)
@@ -108,6 +119,13 @@ def _tabulate(forecast: Tensor, truth: Truth, rollout: bool, extra: Mapping[str,
     return table
 
 
+def _weights(truth: Truth) -> Tensor | None:
+    """The areas or volumes of a block's points that count."""
+    if truth.weights is None or truth.counted is None:
+        return truth.weights
+    return truth.weights[:, truth.counted[0]]
+
+
 def summarise(table: Table) -> Score:
     """The means of a table over samples and frames, and what follows from them."""
     nrmse, vrmse = table["nrmse"], table["vrmse"]
@@ -118,6 +136,9 @@ def summarise(table: Table) -> Score:
         for step in named_steps(nrmse.shape[1]):
             summary |= {f"{name}_step_{step}": finite(curve[step - 1].item()) for name, curve in curves.items()}
         summary["geometric_mean_nrmse"] = finite(metrics.geometric_mean(curves["nrmse"]))
+    if "position_mse" in table:
+        curves["position_mse"] = table["position_mse"].mean(0)
+        summary |= {f"position_mse_{steps}": finite(error) for steps, error in first_steps(curves["position_mse"])}
     summary |= {f"curve_{name}": finite_list(curve.tolist()) for name, curve in curves.items()}
     return Score(summary, nrmse, vrmse)
 

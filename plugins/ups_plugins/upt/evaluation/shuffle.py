@@ -86,10 +86,19 @@ def exchange_statics(truth: Truth, seed: int) -> Exchange:
     names = tuple(field.name for field in truth.fields.statics)
     if not names:
         return Exchange((), truth.part, "not applicable: the data have no static fields")
+    if not same_points(truth):
+        return Exchange(names, truth.part, "not applicable: every trajectory has points of its own")
     if bool((truth.statics == truth.statics[:1]).all()):
         return Exchange(names, truth.part, "not applicable: all trajectories have the same static fields")
     order = derangement(truth.samples, seed)
     return Exchange(names, lambda rows: attrs.evolve(truth.part(rows), statics=truth.statics[order[rows]]))
+
+
+def same_points(truth: Truth) -> bool:
+    """Whether all trajectories have the same points, so that a field of one can be lent to another."""
+    if truth.moving or truth.mask is not None:
+        return False
+    return truth.positions.dim() == 2 or bool((truth.positions == truth.positions[:1]).all())
 
 
 def derangement(samples: int, seed: int) -> Tensor:

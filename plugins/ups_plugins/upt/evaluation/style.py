@@ -26,6 +26,8 @@ MODEL_STYLES: dict[str, dict[str, Any]] = {
 }
 FLOOR_STYLES: dict[str, dict[str, Any]] = {
     "persistence": {"color": "#333333", "linestyle": ":", "lw": 1.4},
+    "constant_velocity": {"color": "#333333", "linestyle": ":", "lw": 1.4},
+    "at_rest": {"color": "#CC79A7", "linestyle": (0, (6, 2)), "lw": 1.2},
     "spatial_mean": {"color": GREY, "linestyle": (0, (1, 3)), "lw": 1.4},
     "linear_autoregression": {"color": "#CC79A7", "linestyle": (0, (6, 2)), "lw": 1.2},
     "encode_decode": {"color": "#E69F00", "linestyle": (0, (4, 1, 1, 1)), "lw": 1.2},
