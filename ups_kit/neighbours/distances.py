@@ -126,12 +126,12 @@ def mixed_bits(bits: Sequence[Bits], salt: int = 0) -> Bits:
     """Mix int64 arrays, of numpy or of torch, into one: multiplications modulo 2^64 and shifts, as in splitmix64."""
     state = bits[0] * 0 + (0x1E3779B97F4A7C15 ^ salt)
     for part in bits:
-        state = _mixed((state ^ part) * -0x61C8864680B583EB)
+        state = mixed((state ^ part) * -0x61C8864680B583EB)
     return state
 
 
-def _mixed(state: Bits) -> Bits:
-    """The finisher of splitmix64 (Steele, Lea and Flood 2014)."""
+def mixed(state: Bits) -> Bits:
+    """The finisher of splitmix64 (Steele, Lea and Flood 2014), one to one."""
     state = (state ^ ((state >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
     state = (state ^ ((state >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
     return state ^ ((state >> 31) & 0x1FFFFFFFF)

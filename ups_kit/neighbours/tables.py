@@ -6,7 +6,7 @@ Two back ends, a k-d tree and a cell list, give the same tables to the bit (see 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .cells import Cells, nearest_by_cells
-from .distances import Box, nearest, position_hash
+from .distances import Box, mixed, nearest, position_hash
 from .trees import Tree
 
 Pick = Literal["nearest", "spread"]
@@ -22,6 +22,8 @@ Backend = Literal["auto", "kdtree", "cells"]
 
 MEMORY = 256 * 2**20
 SPREAD = 0x5B2D  # salt, so that what is spread is not what supernodes are drawn by
+COLOURS = 8  # different orders in which centres draw
+COLOUR = 0x2545F4914F6CDD1D
 
 
 class NeighbourTable(NamedTuple):
@@ -47,9 +49,9 @@ def neighbour_table(
     """The points (B, N, D) that are no further than `radius` from each of the centres (B, S, D), at most `most` = K.
 
     Without a radius these are the K nearest points. With one, where more than K lie within it, either the `nearest`,
-    or K that are `spread`: those with the smallest hash of their position, a random sample that is the same whatever
-    the order of the points. Points whose `mask` (B, N) is false are never heard. Rows are in the order of distance,
-    then of the offset from the centre axis by axis; only of points at the very same place does the index decide.
+    or K that are `spread`: a random sample by the hash of their position, the same whatever the order of the points,
+    and another one for most centres. Points whose `mask` (B, N) is false are never heard. Rows are in the order of
+    distance, then of the offset from the centre axis by axis; only of points at one place does the index decide.
 
     On periodic axes distances are those of the nearest image; the radius must be at most half their length. `auto` is
     the k-d tree for tensors on the CPU and the cell list elsewhere; both give equal tables. `memory` is about how many
@@ -79,7 +81,8 @@ class _Search:
     """Neighbours in one sample: points (n, D), centres (S, D)."""
 
     def __init__(self, points: Tensor, centres: Tensor, box: Box, kind: str, memory: int) -> None:
-        self.positions, self.box, self.kind, self.memory = points, box, kind, memory
+        self.positions, self.places = points, centres
+        self.box, self.kind, self.memory = box, kind, memory
         self.points, self.centres = _columns(points), _columns(centres)
 
     def find(self, radius: float | None, most: int, pick: Pick) -> tuple[Tensor, Tensor]:
@@ -96,38 +99,65 @@ class _Search:
         return Cells(points, self.box, radius, self.memory)
 
     def _spread(self, radius: float, most: int) -> tuple[Tensor, Tensor]:
-        """The points with the smallest hashes among those within the radius.
+        """The points with the smallest keys among those within the radius.
 
-        They are looked for among the points with the smallest hashes of all, of which more and more are taken until
-        a centre has enough: all others have larger ones. So the cost grows with K, not with how many there are.
+        They are looked for among the points with the smallest keys of all, of which more and more are taken until a
+        centre has enough: all others have larger ones. So the cost grows with K, not with how many there are.
         """
-        order = position_hash(self.positions, SPREAD).argsort(stable=True)
-        total, rows = len(order), torch.arange(self.centres.shape[1], device=order.device)
-        index = torch.zeros(len(rows), most, dtype=torch.int64, device=order.device)
-        distance = torch.full((len(rows), most), math.inf, dtype=torch.float64, device=order.device)
-        size = self._first_size(radius, most)
+        hashes, colours = position_hash(self.positions, SPREAD), centre_colours(self.places)
+        rows = torch.arange(len(colours), device=colours.device)
+        index = torch.zeros(len(rows), most, dtype=torch.int64, device=rows.device)
+        distance = torch.full((len(rows), most), math.inf, dtype=torch.float64, device=rows.device)
+        share = self._first_share(radius, most)
         while len(rows):
-            some = self.points[:, order[:size]]
-            left = []
-            for part, near, far in self._finder(some, radius).within(self.centres[:, rows], radius, 2 * most):
-                chosen, away = _smallest(near, far, most)
-                place = rows[part]
-                chosen, away = nearest(self.box, self.points, self.centres[:, place], order[chosen], away, most)
-                index[place], distance[place] = chosen, away
-                left.append(place[torch.isinf(away[:, -1])])
-            if size == total:
+            left = [rows[:0]]
+            for mine, ids in self._subsets(rows, hashes, colours, share):
+                if not len(ids):
+                    left.append(mine)
+                    continue
+                near_ones = self._finder(self.points[:, ids], radius).within(self.centres[:, mine], radius, 2 * most)
+                for part, near, far in near_ones:
+                    place, near = mine[part], ids[near]
+                    keys = spread_keys(hashes[near], colours[place, None])
+                    near, far = _smallest(keys, near, far, most)
+                    index[place], distance[place] = nearest(
+                        self.box, self.points, self.centres[:, place], near, far, most
+                    )
+                    left.append(place[torch.isinf(distance[place, -1])])
+            if share == 1:
                 break
-            rows, size = torch.cat(left), 2 * size if 4 * size <= total else total
+            rows, share = torch.cat(left), 2 * share if share <= 0.25 else 1.0
         return index, distance
 
-    def _first_size(self, radius: float, most: int) -> int:
-        """So many points that about K of them lie within the radius, if they are spread evenly."""
-        total, dims = len(self.positions), len(self.box.length)
+    def _subsets(self, rows: Tensor, hashes: Tensor, colours: Tensor, share: float) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows, and the points that are the given share of all with the smallest keys for these rows' colour."""
+        if share == 1:
+            yield rows, torch.arange(len(hashes), device=rows.device)
+            return
+        limit = int(share * 2**64) - 2**63
+        for colour in range(COLOURS):
+            mine = rows[colours[rows] == colour]
+            if len(mine):
+                yield mine, (spread_keys(hashes, mine.new_tensor(colour)) < limit).nonzero().squeeze(1)
+
+    def _first_share(self, radius: float, most: int) -> float:
+        """The share of all points of which about K lie within the radius, if they are spread evenly."""
+        dims = len(self.box.length)
         spans = [max(float(column.max() - column.min()), radius) for column in self.points]
         ball = math.pi ** (dims / 2) / math.gamma(dims / 2 + 1) * radius**dims
-        share = min(1.0, ball / math.prod(spans))
-        size = max(4 * most, math.ceil(most / share))
-        return size if 2 * size <= total else total
+        heard = len(self.positions) * min(1.0, ball / math.prod(spans))
+        share = max(1.5 * most / heard, 4 * most / len(self.positions))
+        return share if share <= 0.5 else 1.0
+
+
+def centre_colours(centres: Tensor) -> Tensor:
+    """Which of several orders of the points a centre (S, D) draws by, (S,): neighbours shall not hear the same few."""
+    return position_hash(centres, SPREAD).remainder(COLOURS)
+
+
+def spread_keys(hashes: Tensor, colours: Tensor) -> Tensor:
+    """What points with these hashes are drawn by, the smallest first, by centres of these colours."""
+    return mixed(hashes ^ (colours * COLOUR))
 
 
 def _columns(positions: Tensor) -> Tensor:
@@ -135,18 +165,26 @@ def _columns(positions: Tensor) -> Tensor:
     return positions.to(torch.float64).T.contiguous()
 
 
-def _smallest(index: Tensor, distance: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Of the candidates (R, M) those with the smallest indices, (R, most), in the order that they had."""
+def _smallest(keys: Tensor, index: Tensor, distance: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Of the candidates (R, M) those with the smallest keys, (R, most), in the order that they had.
+
+    Of equal keys, which points at the very same place have, those with the smallest indices.
+    """
     if index.shape[1] <= most:
         return index, distance
-    none = torch.iinfo(torch.int64).max
-    index = index.masked_fill(torch.isinf(distance), none)
-    kept = (index <= index.kthvalue(most, dim=1, keepdim=True).values) & (index < none)
-    column = (kept.cumsum(1) - 1)[kept]
-    row = kept.nonzero()[:, 0]
+    real = torch.isfinite(distance)
+    keys = keys.masked_fill(~real, torch.iinfo(torch.int64).max)
+    kept = (keys <= keys.kthvalue(most, dim=1, keepdim=True).values) & real
+    crowded = (kept.sum(1) > most).nonzero().squeeze(1)
+    if len(crowded):
+        order = index[crowded].argsort(dim=1, stable=True)
+        order = order.gather(1, keys[crowded].gather(1, order).argsort(dim=1, stable=True))
+        kept[crowded] = torch.zeros_like(kept[crowded]).scatter_(1, order[:, :most], True)
+    row, column = kept.nonzero().unbind(1)
+    place = (kept.cumsum(1) - 1)[kept]
     chosen = torch.zeros(len(index), most, dtype=torch.int64, device=index.device)
     far = torch.full(chosen.shape, math.inf, dtype=torch.float64, device=index.device)
-    chosen[row, column], far[row, column] = index[kept], distance[kept]
+    chosen[row, place], far[row, place] = index[row, column], distance[row, column]
     return chosen, far
 
 
