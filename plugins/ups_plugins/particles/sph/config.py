@@ -41,8 +41,8 @@ class TaylorGreenSPH2DConfig(SphSettings):
     trajectories: int = trajectories_key(100)
     particles: int = particles_key(30)
     frames: int = frames_key(46)
-    duration: float = duration_key(1.35)
-    nu: Range = field(default=(0.005, 0.02), validator=positive_range, metadata={"help": NU_HELP})
+    duration: float = duration_key(1.5)
+    nu: Range = field(default=(0.004, 0.01), validator=positive_range, metadata={"help": NU_HELP})
     speed: Range = field(default=(0.7, 1.0), validator=positive_range, metadata={"help": SPEED_HELP})
     perturbation: float = field(default=0.5, validator=ge(0.0), metadata={"help": PERTURBATION_HELP})
     dims: ClassVar[int] = 2
@@ -70,9 +70,9 @@ class TaylorGreenSPH3DConfig(SphSettings):
 
     trajectories: int = trajectories_key(40)
     particles: int = particles_key(12)
-    frames: int = frames_key(46)
-    duration: float = duration_key(1.8)
-    nu: Range = field(default=(0.005, 0.02), validator=positive_range, metadata={"help": NU_HELP})
+    frames: int = frames_key(41)
+    duration: float = duration_key(2.4)
+    nu: Range = field(default=(0.003, 0.01), validator=positive_range, metadata={"help": NU_HELP})
     speed: Range = field(default=(0.7, 1.0), validator=positive_range, metadata={"help": SPEED_HELP})
     perturbation: float = field(default=0.5, validator=ge(0.0), metadata={"help": PERTURBATION_HELP})
     support: float = support_key(3.0)
@@ -124,7 +124,7 @@ class LidDrivenCavitySPH2DConfig(SphSettings):
             self,
             domain=((-width, 1 + width),) * 2,
             periodic=(False, False),
-            statics=(Field("type", 3), Field("driven")),
+            statics=(Field("type", 3), Field("kinematic")),
             count=(self.particles + 2 * self.layers) ** 2,
             conditions=("dt", "nu", "lid_velocity"),
         )

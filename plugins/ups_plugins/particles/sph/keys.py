@@ -86,9 +86,11 @@ class SphSettings:
         metadata={"help": "largest speed over the speed of sound; the fluid's density varies by about its square"},
     )
     cfl: float = field(
-        default=0.25,
-        validator=[ge(0.01), le(0.5)],
-        metadata={"help": "spacings that sound crosses in a step, and twice the share of the viscous limit"},
+        default=0.4,
+        validator=[ge(0.01), le(0.6)],
+        metadata={
+            "help": "time step over the time in which sound crosses a spacing h, or over h²/(2ν): the shorter one"
+        },
     )
     pressure: bool = field(default=False, metadata={"help": "whether the pressure is stored beside the velocities"})
     seed: int = field(
