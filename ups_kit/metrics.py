@@ -209,13 +209,14 @@ def correlation_time(prediction: Tensor, truth: Tensor, scored: Sequence[int], t
     return torch.where(lost.any(1), at[first], at[-1]).mean(-1)
 
 
-def position_mse(prediction: Tensor, truth: Tensor, fields: FieldSpec) -> Tensor:
+def position_mse(prediction: Tensor, truth: Tensor, fields: FieldSpec, mask: Tensor | None = None) -> Tensor:
     """Squared displacement of points from where they should be, mean over points and axes; (S, frames), a length².
 
     Both are positions (S, frames, N, D); the displacement is the shortest around periodic axes. The mean over the first
-    n steps is the MSE_n of LagrangeBench (Toshev et al., arXiv:2309.16342).
+    n steps is the MSE_n of LagrangeBench (Toshev et al., arXiv:2309.16342). Points where `mask` (S, N) is false do not
+    count.
     """
-    return displacement(truth.double(), prediction.double(), fields).square().mean((2, 3))
+    return _rms(displacement(truth.double(), prediction.double(), fields), mask).square().mean(-1)
 
 
 def kinetic_energy(velocity: Tensor) -> Tensor:

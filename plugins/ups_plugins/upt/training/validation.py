@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ups_kit.batching import to_device
 from ups_kit.errors import DataError
 from ups_kit.interfaces import Batch, Dataset, Multitask, Queries
-from ups_kit.metrics import nrmse
+from ups_kit.metrics import nrmse, position_mse
+from ups_kit.motion import Forecaster, Kinematic, kinematic_points, prepared
 from ups_kit.tasks import model_for, tasks_of
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def rollout_validation(
 ) -> TaskValidations:
     """Per-frame nRMSE of rollouts (`score`), in latent space or re-encoded, and of one step (`one_step_nrmse`).
 
+    Where points move, `position_mse` is the mean over the rollout's steps of the squared distance from the true places.
+
     Rollouts are as long as asked for, or as the validation trajectories allow. Of several tasks, `score` is the mean
     of theirs, so that a task with large errors or many trajectories counts no more than another.
     """
@@ -83,15 +86,20 @@ def _rollout_validation(
         raise DataError("the validation split has no window of two frames; give it longer or more trajectories")
 
     def scores(model: LatentModel, batch: Batch) -> Mapping[str, Tensor]:
+        forecaster, kinematic = Forecaster(model, dataset.normaliser), _kinematic(dataset, batch)
+        points, condition = prepared(model, batch.inputs), batch.condition
         if reencoded:
-            frames = model.reencoded_rollout(batch.inputs, batch.condition, max(available))
+            found = forecaster.reencoded(points, condition, max(available), kinematic)
         else:
-            queries = Queries(batch.positions, batch.grid)
-            latents = model.rollout(model.encode(batch.inputs), batch.condition, max(available))
-            frames = [model.decode(latent, queries) for latent in latents]
-        physical = dataset.normaliser.physical
-        errors = nrmse(physical(torch.stack(frames, 1).float()), physical(batch.states[:, 1:]), range(len(frames)))
-        return {"score": errors.mean(1), "one_step_nrmse": errors[:, 0]}
+            found = forecaster.latent(model.encode(points, condition), points, condition, max(available), kinematic)
+        physical, frames, counted = dataset.normaliser.physical, list(found), _counted(batch, kinematic)
+        forecast = physical(torch.stack([frame.values for frame in frames], 1).float())
+        errors = nrmse(forecast, physical(batch.states[:, 1:]), range(len(frames)), counted)
+        shown = {"score": errors.mean(1), "one_step_nrmse": errors[:, 0]}
+        if forecaster.moving:
+            places = torch.stack([frame.positions for frame in frames], 1)
+            shown["position_mse"] = position_mse(places, batch.positions[:, 1:], dataset.fields, counted).mean(1)
+        return shown
 
     return Validation(dataset, device, max(available), samples, batch, scores)
 
@@ -106,11 +114,28 @@ def _codec_validation(dataset: Dataset, device: torch.device, samples: int, batc
         raise DataError("the validation split has no window of two frames; give it longer or more trajectories")
 
     def scores(model: LatentModel, batch: Batch) -> Mapping[str, Tensor]:
-        decoded = model.decode(model.encode(batch.inputs), Queries(batch.positions, batch.grid)).float()
-        physical = dataset.normaliser.physical
-        return {"score": nrmse(physical(decoded)[:, None], physical(batch.states[:, :1]), [0])[:, 0]}
+        latent = model.encode(batch.inputs, batch.condition)
+        decoded = model.decode(latent, Queries(batch.places(0), batch.grid)).float()
+        physical, counted = dataset.normaliser.physical, _counted(batch, _kinematic(dataset, batch))
+        return {"score": nrmse(physical(decoded)[:, None], physical(batch.states[:, :1]), [0], counted)[:, 0]}
 
     return Validation(dataset, device, 1, samples, batch, scores)
+
+
+def _kinematic(dataset: Dataset, batch: Batch) -> Kinematic | None:
+    """The points of a batch that move as given, and what they do."""
+    if dataset.fields.moves_with is None:
+        return None
+    statics = batch.inputs.values[..., dataset.fields.history * dataset.fields.target_channels :]
+    mask = kinematic_points(statics, dataset.fields, dataset.normaliser)
+    return None if mask is None else Kinematic(mask, batch.states[:, 1:])
+
+
+def _counted(batch: Batch, kinematic: Kinematic | None) -> Tensor | None:
+    """The points that are scored (B, N): real, and not moved as given; None: all are."""
+    if kinematic is None:
+        return batch.mask
+    return ~kinematic.mask if batch.mask is None else batch.mask & ~kinematic.mask
 
 
 def _spread(total: int, samples: int, batch: int) -> list[np.ndarray]:
