@@ -3,7 +3,8 @@
     <folder>/<key>/
         description.json   what the latents are of, and how the arrays are cut
         tokens/            (trajectory, frame, token, width), sharded; `zarr.open_array` reads it
-        frames/            (trajectory, frame, 1 + P): time, and the condition as a model sees it
+        frames/            (trajectory, frame, 1 + P): time, and the condition as a model sees it; then the anchors,
+                           (tokens, space_dims) in one row, where each trajectory has its own
         shards/00000.json  sizes and SHA-256 of a shard's files; a shard without this does not count
         COMPLETE           the digest of all of these; written last
 
@@ -23,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import zarr
 from attrs import define, field, frozen
@@ -56,16 +58,30 @@ class Layout:
     dtype: str
     together: int  # trajectories in a shard
     chunk: int  # frames in a chunk
+    places: int = 0  # numbers that say where the tokens of a frame stand; 0 where those of all stand at the same places
 
     @classmethod
     def cut(
-        cls, trajectories: int, frames: int, tokens: int, width: int, conditions: int, dtype: str, shard_bytes: int
+        cls,
+        trajectories: int,
+        frames: int,
+        tokens: int,
+        width: int,
+        conditions: int,
+        dtype: str,
+        shard_bytes: int,
+        places: int = 0,
     ) -> Layout:
         """The layout whose shards have at most so many bytes, though never less than one trajectory."""
         frame = tokens * width * np.dtype(STORED[dtype]).itemsize
         together = min(max(1, shard_bytes // (frame * frames)), trajectories)
         chunk = min(max(1, CHUNK_BYTES // frame), frames)
-        return cls(trajectories, frames, tokens, width, conditions, dtype, together, chunk)
+        return cls(trajectories, frames, tokens, width, conditions, dtype, together, chunk, places)
+
+    @property
+    def columns(self) -> int:
+        """Numbers that are kept beside the tokens of a frame: time, condition, places."""
+        return 1 + self.conditions + self.places
 
     @property
     def shards(self) -> int:
@@ -158,7 +174,7 @@ class LatentStore:
         layout, rows = self.layout, self.layout.rows(shard)
         assert shard in self._claims, "a shard is written by who has claimed it"
         assert tokens.shape == (len(rows), layout.frames, layout.tokens, layout.width), "a shard is written whole"
-        assert frames.shape == (len(rows), layout.frames, 1 + layout.conditions)
+        assert frames.shape == (len(rows), layout.frames, layout.columns)
         with _storage(self.path):
             self._forget(shard)
             zarr.open_array(self.path / "tokens", mode="r+")[rows.start : rows.stop] = tokens
@@ -276,10 +292,10 @@ class LatentStore:
                 part[:] = self.chunk(content[offset : offset + size], shard)[: len(part)]
 
     def frames(self, shard: int, content: bytes) -> NDArray[np.float64]:
-        """Time and condition (trajectory, frame, 1 + P) of a shard from the bytes of its file."""
+        """Time, condition and places (trajectory, frame, 1 + P + places) of a shard from the bytes of its file."""
         layout = self.layout
         values = np.frombuffer(Zstd().decode(content), "<f8")
-        whole = values.reshape(layout.together, layout.frames, 1 + layout.conditions)
+        whole = values.reshape(layout.together, layout.frames, layout.columns)
         return whole[: len(layout.rows(shard))]
 
     def gone(self, shard: int, why: str) -> StorageError:
@@ -329,7 +345,7 @@ class LatentStore:
             "fill_value": FILL[layout.dtype],
             "attributes": {"dtype": layout.dtype},
         }
-        columns = 1 + layout.conditions
+        columns = layout.columns
         frames: dict[str, Any] = {
             "shape": (layout.trajectories, layout.frames, columns),
             "chunks": (layout.together, layout.frames, columns),
@@ -350,11 +366,12 @@ def _same_but_for_cut(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> bo
     cut = ("together", "chunk")
     try:
         found = Layout(**there["layout"])
+        layouts = [attrs.asdict(Layout(**described["layout"])) for described in (there, wanted)]
     except (KeyError, TypeError):
         return False
     whole = {name: value for name, value in there.items() if name != "layout"}
     other = {name: value for name, value in wanted.items() if name != "layout"}
-    sizes = [{n: v for n, v in d["layout"].items() if n not in cut} for d in (there, wanted)]
+    sizes = [{name: value for name, value in layout.items() if name not in cut} for layout in layouts]
     possible = all(isinstance(n, int) and n > 0 for n in (found.together, found.chunk))
     return whole == other and sizes[0] == sizes[1] and possible
 

@@ -111,9 +111,12 @@ class CachedLatents:
     def _batch(self, windows: np.ndarray, steps: int, read: Callable[[], Batch]) -> Batch:
         members, starts = self.latents.places(windows, steps)
         tokens = self.latents.tokens(members, starts[None] + np.arange(steps + 1)[:, None])
-        latents = tuple(Latent(part, self.latents.anchors, self.latents.lattice) for part in tokens)
         batch = read() if self.reads_fields else self._bare(members, starts, steps)
-        return batch._replace(latents=latents)
+        latents = (
+            Latent(part, self.latents.where(members, starts + step), self.latents.lattice, batch.condition)
+            for step, part in enumerate(tokens)
+        )
+        return batch._replace(latents=tuple(latents))
 
     def _bare(self, members: NDArray[np.int64], starts: NDArray[np.int64], steps: int) -> Batch:
         """Windows without their fields: the leading sizes are right, and there are no points."""
@@ -138,7 +141,7 @@ class LatentReader:
     store: LatentStore
     ids: NDArray[np.int64]  # (trajectories,)
     frames: NDArray[np.float64]  # (trajectories, frames, 1 + P): time, condition
-    anchors: Tensor | None
+    anchors: Tensor | None  # (T, D), or of each trajectory (trajectories, frames, T, D), one frame where they stand
     lattice: tuple[int, ...] | None
     memory: NDArray[Any] | None  # (trajectories, frames, tokens, width) as stored
     indices: list[NDArray[np.uint64]]  # of each shard: where its chunks lie
@@ -156,6 +159,13 @@ class LatentReader:
             raise IndexError(f"{layout.trajectories * starts} windows of {steps} steps are cached")
         members, first = np.divmod(np.asarray(windows, np.int64), max(starts, 1))
         return members, first
+
+    def where(self, members: NDArray[np.int64], frames: NDArray[np.int64]) -> Tensor | None:
+        """Where the tokens of trajectories (B,) stand at frames (B,): (T, D) where all do alike, else (B, T, D)."""
+        if self.anchors is None or self.anchors.dim() == 2:
+            return self.anchors
+        frames = np.minimum(frames, self.anchors.shape[1] - 1)
+        return self.anchors[torch.from_numpy(members), torch.from_numpy(frames)]
 
     def tokens(self, members: NDArray[np.int64], frames: NDArray[np.int64]) -> list[Tensor]:
         """Tokens (B, T, d) in float32 of trajectories (B,) at frames (K + 1, B), one tensor for each step."""
@@ -297,7 +307,7 @@ def _looked_through(
     layout = store.layout
     cells = (layout.tokens, layout.width)
     memory = np.empty((layout.trajectories, layout.frames, *cells), STORED[layout.dtype]) if in_memory else None
-    frames = np.empty((layout.trajectories, layout.frames, 1 + layout.conditions))
+    frames = np.empty((layout.trajectories, layout.frames, layout.columns))
     indices, damaged = [], {}
     for shard in range(layout.shards):
         rows = slice(layout.rows(shard).start, layout.rows(shard).stop)
@@ -314,7 +324,17 @@ def _looked_through(
     if damaged:
         return damaged, None
     ids = np.asarray(encoding.dataset.splits[encoding.split], np.int64)
-    return {}, LatentReader(store, ids, frames, encoding.anchors, encoding.lattice, memory, indices)
+    given, anchors = frames[..., : 1 + layout.conditions], encoding.anchors
+    if layout.places:
+        anchors = _standing(frames[..., 1 + layout.conditions :], layout.tokens)
+    return {}, LatentReader(store, ids, np.ascontiguousarray(given), anchors, encoding.lattice, memory, indices)
+
+
+def _standing(places: NDArray[np.float64], tokens: int) -> Tensor:
+    """Anchors (trajectories, frames, T, D) from their numbers in one row; one frame of them where none moves."""
+    if (places == places[:, :1]).all():
+        places = places[:, :1]
+    return torch.from_numpy(places.astype(np.float32).reshape(*places.shape[:2], tokens, -1))
 
 
 def _fits(cache: LatentCache, layout: Layout) -> bool:
@@ -372,9 +392,10 @@ class Encoding:
             conditions=batch.condition.shape[1],
             dtype=cache.dtype,
             shard_bytes=cache.shard * 10**6,
+            places=0 if latent.anchors is None or latent.anchors.dim() == 2 else latent.anchors[0].numel(),
         )
         parts = content(experiment, split, cache.dtype)
-        anchors = None if latent.anchors is None else latent.anchors.detach().cpu()
+        anchors = None if latent.anchors is None or layout.places else latent.anchors.detach().cpu()
         description = {
             "format": FORMAT,
             "key": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
@@ -387,17 +408,21 @@ class Encoding:
 
     @torch.no_grad()
     def encode(self, trajectories: range) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """Tokens (trajectories, frames, T, d) as they are stored, and time and condition (…, frames, 1 + P)."""
+        """Tokens (trajectories, frames, T, d) as stored; time, condition and places (trajectories, frames, columns)."""
         numbers = np.arange(trajectories.start * self.frames, trajectories.stop * self.frames, dtype=np.int64)
-        points = max(self.dataset.fields.points or 1, 1)
+        fields = self.dataset.fields
+        points = fields.points or (fields.counts or (1, 1))[1]
         size = min(max(1, POINTS_TOGETHER // points), FRAMES_TOGETHER)
         tokens, frames = [], []
         with _evaluating(self.model.encoder):
             for start in range(0, len(numbers), size):
                 batch = self.dataset.batch(self.split, numbers[start : start + size], 0)
-                latent = self.model.encode(to_device(batch, self.device).inputs)
+                latent = _encoded(self.model, batch, self.device)
                 tokens.append(as_stored(latent.tokens, self.dtype))
-                frames.append(np.concatenate([batch.times.numpy()[:, None], batch.condition.numpy()], 1, dtype="f8"))
+                columns = [batch.times.numpy()[:, None], batch.condition.numpy()]
+                if latent.anchors is not None and latent.anchors.dim() == 3:
+                    columns.append(latent.anchors.flatten(1).cpu().numpy())
+                frames.append(np.concatenate(columns, 1, dtype="f8"))
         shape = (len(trajectories), self.frames)
         return (
             np.concatenate(tokens).reshape(*shape, *tokens[0].shape[1:]),
@@ -442,13 +467,12 @@ def check_numbering(dataset: Dataset, reader: LatentReader, split: str, steps: i
 def _first_latent(dataset: Dataset, model: LatentModel, split: str, device: torch.device) -> tuple[Latent, Batch]:
     batch = dataset.batch(split, np.zeros(1, np.int64), 0)
     with _evaluating(model.encoder):
-        latent = model.encode(to_device(batch, device).inputs)
-    if latent.anchors is not None and latent.anchors.dim() != 2:
-        raise DataError(
-            "latent_cache: this encoder places its tokens anew in every sample, and such latents are not cached; "
-            "remove [latent_cache]"
-        )
-    return latent, batch
+        return _encoded(model, batch, device), batch
+
+
+def _encoded(model: LatentModel, batch: Batch, device: torch.device) -> Latent:
+    there = to_device(batch, device)
+    return model.encode(there.inputs, there.condition)
 
 
 @contextmanager
