@@ -71,6 +71,20 @@ def test_what_trains_at_a_stride_is_evaluated_at_the_files_full_resolution(store
     assert torch.equal(relaid.trajectories.positions, own.positions)
 
 
+def test_every_third_cell_centre_is_a_cell_centre_and_every_second_is_not(tmp_path: Path) -> None:
+    path, centres = tmp_path / "waves.h5", (np.arange(36) + 0.5) / 36
+    with h5py.File(path, "w") as file:
+        file["tensor"] = np.random.default_rng(0).normal(size=(4, 3, 36)).astype(np.float32)
+        file["x-coordinate"], file["t-coordinate"] = centres, np.arange(3.0)
+    data = PDEBenchConfig(path=path, validation=1, test=1, periodic=True).build(0)
+    for count, offset, first in ((12, 0.5, 1), (18, 0.25, 0), (72, 0.5, None)):
+        offer, held = data.offer("test", "grid", count), data.relay("test", "grid", count).trajectories
+        assert (offer.grid, offer.offset) == ((count,), offset)
+        assert torch.allclose(held.positions[:, 0], (torch.arange(count) + offset) / count)
+        if first is not None:
+            assert torch.equal(held.values, data.trajectories("test").values[:, :, first :: 36 // count])
+
+
 @pytest.mark.parametrize("layout", ["grid", "mesh", "particles"])
 @pytest.mark.parametrize("periodic", [True, False])
 def test_other_points_get_the_fields_that_are_there(stored: Path, layout: str, periodic: bool) -> None:

@@ -64,6 +64,7 @@ class Offer(NamedTuple):
 
     points: int  # of each trajectory
     grid: tuple[int, ...] | None  # where they are a regular grid, its shape
+    offset: float = 0.5  # of a grid: where the first point lies in its cell, as `FieldSpec.offset`
 
 
 class Relaid(NamedTuple):

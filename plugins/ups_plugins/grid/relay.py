@@ -7,7 +7,7 @@ grid is taken as it is; all others are found by cubic splines through all stored
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from attrs import frozen
@@ -45,7 +45,33 @@ def offer(dataset: GridDataset, layout: Layout, points: int) -> Offer:
     if layout != "grid":
         return Offer(points, None)
     shape = grid_shape(stored, points)
-    return Offer(math.prod(shape), shape)
+    every = _every(dataset, shape)
+    return Offer(math.prod(shape), shape, dataset.fields.offset if every is None else every.offset)
+
+
+class Every(NamedTuple):
+    """Every s-th point along each axis of the stored grid, from which one on, and where that lies in the new cells."""
+
+    stride: int
+    start: int
+    offset: float
+
+
+def _every(dataset: GridDataset, shape: tuple[int, ...]) -> Every | None:
+    """The stored points that make a grid of this shape, or None.
+
+    They lie in its cells as the recipe's own points do in theirs, where any do: at an even stride, no cell centre is in
+    the middle of the new cells.
+    """
+    stride = stride_between(dataset.files.header.grid, shape)
+    if stride is None:
+        return None
+    own = dataset.fields.offset
+    stored = own * dataset.settings.space_stride
+    start = stride * own - stored
+    if abs(start - round(start)) < 1e-9 and 0 <= round(start) < stride:
+        return Every(stride, round(start), own)
+    return Every(stride, 0, stored / stride)
 
 
 def relay(dataset: GridDataset, split: str, layout: Layout, points: int, limit: int | None) -> Relaid:
@@ -79,7 +105,7 @@ class Places:
     """Points, and how states come there: by a stride of the stored grid, or by splines."""
 
     positions: NDArray[np.float64]  # (N, D)
-    stride: int = 1
+    every: Every | None = None
     spline: GridSpline | None = None
     beyond: bool = False  # whether some lie beyond the outermost stored points
 
@@ -87,7 +113,8 @@ class Places:
         """Values (F, *stored grid, C) at the points, (F, N, C)."""
         dims = self.positions.shape[1]
         if self.spline is None:
-            taken = values[(slice(None), *(slice(None, None, self.stride),) * dims)]
+            start, stride = (0, 1) if self.every is None else self.every[:2]
+            taken = values[(slice(None), *(slice(start, None, stride),) * dims)]
             return np.ascontiguousarray(taken.reshape(len(values), len(self.positions), values.shape[-1]))
         out = np.empty((len(values), len(self.positions), values.shape[-1]), np.float32)
         if not out.size:
@@ -102,11 +129,10 @@ def _places(dataset: GridDataset, layout: Layout, found: Offer) -> Places:
     """Where the points are. Meshes and clouds keep within the outermost stored points of walls: splines end there."""
     fields, axes = dataset.fields, dataset.files.header.axes
     if found.grid is not None:
-        stride = stride_between(tuple(map(len, axes)), found.grid)
-        if stride is not None:
-            return Places(grid_points([axis[::stride] for axis in axes]), stride)
-        offset = fields.offset * dataset.settings.space_stride
-        positions = grid_points(grid_axes(fields.domain, found.grid, offset))
+        every = _every(dataset, found.grid)
+        if every is not None:
+            return Places(grid_points([axis[every.start :: every.stride] for axis in axes]), every)
+        positions = grid_points(grid_axes(fields.domain, found.grid, found.offset))
     else:
         spans = [
             span if wraps else (float(axis[0]), float(axis[-1]))

@@ -66,7 +66,10 @@ def _planned(dataset: Relays, config: EvaluateConfig, asked: Elsewhere) -> Plann
 def lying(fields: FieldSpec, layout: Layout, offer: Offer) -> FieldSpec:
     """The fields as they lie on such points."""
     counts = None if offer.grid is not None else (offer.points, offer.points)
-    return evolve(fields, layout=layout, grid=offer.grid, counts=counts, sampled=None, sampled_inputs=None)
+    offset = fields.offset if offer.grid is None else offer.offset
+    return evolve(
+        fields, layout=layout, grid=offer.grid, offset=offset, counts=counts, sampled=None, sampled_inputs=None
+    )
 
 
 def _problem(experiment: Experiment, planned: Planned) -> str | None:

@@ -17,6 +17,8 @@ from ..truth import Truth
 if TYPE_CHECKING:
     from ups_kit.model import LatentModel
 
+SAME = 1e-9  # what offsets of grids may differ by
+
 
 class Crossing:
     """Runs one model from the points of one truth to those of another, of the same trajectories.
@@ -29,6 +31,7 @@ class Crossing:
         self._forecaster = Forecaster(model, asked.normaliser)
         self._given, self._asked = given, asked
         self._device, self._batch = device, batch
+        self._grid = asked_grid(model, asked)
 
     @torch.inference_mode()
     def stepwise(self) -> tuple[Tensor, Tensor]:
@@ -37,18 +40,19 @@ class Crossing:
         asked, last = self._asked, self._asked.values.shape[1] - 1
         for rows in self._rows():
             condition, known = self._condition(rows), to_device(asked.known(rows, asked.given) or (), self._device)
-            given = prepared(self._model, self._points(self._given, rows, asked.given - 1))
+            given = self._points(self._given, rows, asked.given - 1)
+            given = given if self._given.moving else prepared(self._model, given)
             for frame in range(asked.given - 1, last + 1):
                 now = self._points(self._given, rows, frame)
                 given = now if self._given.moving else given._replace(values=now.values)
                 at = self._points(asked, rows, frame)
                 latent = self._model.encode(given, condition)
                 if frame >= asked.given:
-                    values = self._model.decode(latent, Queries(at.positions, at.grid))
+                    values = self._model.decode(latent, Queries(at.positions, self._grid))
                     codec[rows, frame] = self._undo(known.put(values, values, frame - asked.given) if known else values)
                 if frame < last:
                     latent, before = self._model.step(latent, condition), self._forecaster.first(at)
-                    after = self._forecaster.decoded(latent, before, at.grid, known or None, frame + 1 - asked.given)
+                    after = self._forecaster.decoded(latent, before, self._grid, known or None, frame + 1 - asked.given)
                     one_step[rows, frame + 1] = self._undo(after.values)
         return codec, one_step
 
@@ -59,7 +63,7 @@ class Crossing:
         for rows in self._rows():
             condition, known = self._condition(rows), to_device(asked.known(rows, asked.given) or (), self._device)
             latent = self._model.encode(self._points(self._given, rows, asked.given - 1), condition)
-            at = self._points(asked, rows, asked.given - 1)
+            at = self._points(asked, rows, asked.given - 1)._replace(grid=self._grid)
             frames = self._forecaster.latent(latent, at, condition, asked.steps, known or None)
             for frame, forecast in zip(asked.scored, frames, strict=True):
                 out[rows, frame] = self._undo(forecast.values)
@@ -80,3 +84,8 @@ class Crossing:
 
     def _undo(self, values: Tensor) -> Tensor:
         return self._asked.normaliser.physical(values.float().cpu())
+
+
+def asked_grid(model: LatentModel, asked: Truth) -> tuple[int, ...] | None:
+    """The grid that a decoder is asked on: decoders take a grid's points to lie in their cells as in the data."""
+    return asked.fields.grid if abs(asked.fields.offset - model.fields.offset) < SAME else None

@@ -17,7 +17,7 @@ from ..rollouts import Runner
 from ..scores import finite, nrmse_of
 from ..truth import Truth, cut, read_truth, truth_of
 from .asking import Planned
-from .crossing import Crossing
+from .crossing import Crossing, asked_grid
 from .through import interpolation_error, same_points
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _scores(experiment: Experiment, config: EvaluateConfig, given: Truth, asked:
         start, end = given.part(rows), asked.part(rows)
         runner: Runner | Crossing = (
             Runner(experiment.model, end, experiment.device, config.batch)
-            if given is asked
+            if given is asked and asked_grid(experiment.model, end) == end.fields.grid
             else Crossing(experiment.model, start, end, experiment.device, config.batch)
         )
         for name, forecast in _forecasts(runner, end):
@@ -173,7 +173,7 @@ def _shown(experiment: Experiment, relaid: Relaid, there: Truth) -> Shown:
     """The trajectory in the middle of the split at the last frame, its real points."""
     row = there.samples // 2
     part = there.part([row])
-    forecast = Runner(experiment.model, part, experiment.device, 1).latent_rollout()[0, -1]
+    forecast = Crossing(experiment.model, part, part, experiment.device, 1).latent_rollout()[0, -1]
     real = slice(None) if part.mask is None else part.mask[0]
     frame = part.values.shape[1] - 1
     return Shown(

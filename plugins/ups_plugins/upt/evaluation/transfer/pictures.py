@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.tri import Triangulation
 
@@ -36,17 +37,18 @@ def draw_errors(transfer: Transfer) -> Figure:
             _draw_series(axis, transfer.series(layout), group, layout)
         constant = transfer.reference.get("persistence")
         if constant:
-            axis.axhline(constant, color=GREY, linestyle=":", lw=1.4, label=transfer.constant)
+            axis.axhline(constant, color=GREY, linestyle=":", lw=1.4)
         own = transfer.reference.get("rollout")
         if own:
-            axis.axhline(own, color=COLORS["rollout"], linestyle="-", lw=0.8, label="rollout from the own points")
+            axis.axhline(own, color=COLORS["rollout"], linestyle="-", lw=0.8)
         axis.set_title(title, fontsize="medium")
         axis.set_xlabel("points N that the model is given")
         _log_points(axis, sorted({line.points for line in transfer.lines}))
     axes[0, 0].set_ylabel("nRMSE")
     log_values(axes[0, 0])
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small", frameon=False)
+    figure.legend(
+        handles=_legend(transfer), loc="outside lower center", ncols=5, fontsize="small", frameon=False, numpoints=1
+    )
     return figure
 
 
@@ -63,13 +65,27 @@ def _draw_series(axis: Axes, lines: list[Line], group: str, layout: str) -> None
                 markersize=5,
                 lw=1.2 if thin else 1.8,
                 linestyle="--" if thin else "-",
-                label=f"{LABELS[name]}, {layout}",
             )
+
+
+def _legend(transfer: Transfer) -> list[Line2D]:
+    """Colours of forecasts, marks of layouts, and the lines that hold for every N."""
+    colors = [Line2D([], [], color=COLORS[name], label=LABELS[name]) for name in COLORS]
+    colors[-1].set_linestyle("--")
+    marks = [
+        Line2D([], [], color=GREY, marker=MARKS[layout], linestyle="", label=layout) for layout in transfer.layouts
+    ]
+    level = Line2D([], [], color=GREY, linestyle=":", label=transfer.constant)
+    own = Line2D([], [], color=COLORS["rollout"], lw=0.8, label="rollout from the own points")
+    return [*colors, *([] if transfer.fields.steady else [level]), own, *marks]
 
 
 def _log_points(axis: Axes, points: list[int]) -> None:
     axis.set_xscale("log")
-    shown = points if len(points) <= LINES_SHOWN else points[:: -(-len(points) // LINES_SHOWN)]
+    shown: list[int] = []
+    for count in points:
+        if not shown or count > 1.4 * shown[-1]:
+            shown.append(count)
     axis.xaxis.set_major_locator(FixedLocator([float(count) for count in shown]))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
