@@ -113,7 +113,7 @@ class Places:
         """Values (F, *stored grid, C) at the points, (F, N, C)."""
         dims = self.positions.shape[1]
         if self.spline is None:
-            start, stride = (0, 1) if self.every is None else self.every[:2]
+            stride, start = (1, 0) if self.every is None else self.every[:2]
             taken = values[(slice(None), *(slice(start, None, stride),) * dims)]
             return np.ascontiguousarray(taken.reshape(len(values), len(self.positions), values.shape[-1]))
         out = np.empty((len(values), len(self.positions), values.shape[-1]), np.float32)
