@@ -212,11 +212,13 @@ class Modulation(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """A condition as UPT embeds it: (batch, conditions) to (batch, 4·width), the sum of what its columns say.
+    """A condition embedded as in UPT: (batch, conditions) to (batch, 4·width).
 
-    A column's number becomes `width` sines and cosines, then a network width → 4·width → 4·width with GELU after both
-    maps. UPT brings numbers to 0 … 200 and takes wavelengths of 2π to 2π·10⁴; here they are normalised, and a deviation
-    counts as 50. Source: Alkin et al., arXiv:2402.12365, appendix.
+    A column's number becomes `width` sines and cosines, then goes through a linear map of its own to 4·width and GELU;
+    the sum of the columns goes through another map and GELU. UPT has the second map for each column, and one embedding
+    for encoder, operator and decoder together; here each of these has its own, and the sizes come out alike. UPT brings
+    numbers to 0 … 200 and takes wavelengths of 2π to 2π·10⁴; here they are normalised, and a deviation counts as 50.
+    Source: Alkin et al., arXiv:2402.12365, appendix.
     """
 
     frequencies: Tensor
@@ -225,16 +227,16 @@ class ConditionEmbedding(nn.Module):
         super().__init__()
         waves = 50 * torch.logspace(0, -4, width // 2 + 1)[:-1]
         self.register_buffer("frequencies", waves, persistent=False)
-        self.columns = nn.ModuleList(
-            nn.Sequential(nn.Linear(2 * len(waves), 4 * width), nn.GELU(), nn.Linear(4 * width, 4 * width), nn.GELU())
-            for _ in range(conditions)
-        )
+        self.columns = nn.ModuleList(nn.Linear(2 * len(waves), 4 * width) for _ in range(conditions))
+        self.together = nn.Linear(4 * width, 4 * width)
         self.width = 4 * width
 
     def forward(self, condition: Tensor) -> Tensor:
         angles = condition.unsqueeze(-1) * self.frequencies  # (batch, conditions, width / 2)
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
-        return torch.stack([column(waves[:, place]) for place, column in enumerate(self.columns)]).sum(0)
+        said = [F.gelu(column(waves[:, place])) for place, column in enumerate(self.columns)]
+        code: Tensor = F.gelu(self.together(torch.stack(said).sum(0)))
+        return code
 
 
 class CrossAttention(nn.Module):

@@ -93,10 +93,10 @@ def test_modulations_are_zero_at_first_and_of_the_layers_sizes(form: str) -> Non
     assert all(bool((part == 0).all()) for part in made)
 
 
-def test_the_full_form_has_as_many_parameters_as_upts() -> None:
+def test_the_full_form_has_as_many_parameters_as_it_says() -> None:
     width, conditions, blocks = 32, 2, 3
     code = 4 * width
-    embedding = conditions * (width * code + code + code * code + code)
+    embedding = conditions * (width * code + code) + code * code + code
     maps = blocks * (code * 6 * width + 6 * width) + (code * 8 * width + 8 * width)
     made = Modulation(conditions, width, blocks, form="full", crosses=1)
     assert sum(weight.numel() for weight in made.parameters()) == embedding + maps

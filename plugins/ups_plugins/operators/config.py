@@ -32,10 +32,8 @@ class FNOConfig:
     )
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
-        """The data lie on a regular grid that resolves the modes."""
-        if fields.grid is None:
-            yield "use", f"'fno' needs fields on a regular grid, these lie on a layout '{fields.layout}'"
-        elif 2 * self.modes > min(fields.grid):
+        """A regular grid resolves the modes; for other points, that is seen when their encoder's lattice is."""
+        if fields.grid is not None and 2 * self.modes > min(fields.grid):
             grid = " × ".join(map(str, fields.grid))
             yield "modes", f"expected at most {min(fields.grid) // 2}, half of the grid {grid}; got {self.modes}"
 
@@ -62,11 +60,12 @@ class TransformerConfig:
     mlp_ratio: float = field(
         default=4.0, validator=gt(0), metadata={"help": "width of a block's network, in token widths"}
     )
-    modulation: Literal["shared", "low_rank"] = field(
-        default="low_rank", metadata={"help": "one modulation for all blocks, or one each through a bottleneck"}
+    modulation: Literal["shared", "low_rank", "full"] = field(
+        default="low_rank",
+        metadata={"help": "one modulation for all blocks, one each through a bottleneck, or as in UPT's own build"},
     )
     rank: int = field(
-        default=16, validator=gt(0), metadata={"help": "width of the code that a condition is brought to"}
+        default=16, validator=gt(0), metadata={"help": "width of the code that a condition is brought to, if not full"}
     )
     neighbours: bool = field(
         default=True, metadata={"help": "mix direct neighbours before each attention, where tokens form a lattice"}
