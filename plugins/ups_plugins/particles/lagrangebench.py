@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from ups_kit import DataError
 from ups_kit.data.hdf5 import StoredArray, find_array, opened
+from ups_kit.data.headers import DAMAGE
 from ups_kit.data.stamps import Stamp
 from ups_kit.errors import did_you_mean
 
@@ -170,9 +172,8 @@ def number(value: Any) -> bool:
 def _trajectories(path: Path, split: str | None, dims: int) -> tuple[list[Stored], list[str]]:
     """The trajectories of a file in the order of their names, and what is wrong with their headers."""
     found, problems = [], []
-    with opened(path) as file:
-        names = sorted(name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink))
-        names = [name for name in names if isinstance(file[name], h5py.Group)]
+    with opened(path) as file, _oddities_told(path):
+        names = sorted(name for name in file if _may_be_group(file, name))
         if not names:
             there = ", ".join(sorted(file)[:SHOWN]) or "nothing"
             raise DataError(
@@ -185,6 +186,20 @@ def _trajectories(path: Path, split: str | None, dims: int) -> tuple[list[Stored
             except DataError as error:
                 problems.append(str(error))
     return found, problems
+
+
+@contextmanager
+def _oddities_told(path: Path) -> Iterator[None]:
+    """Whatever h5py raises for damaged headers as a DataError."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise DataError(f"{path}: is damaged ({str(error)[:200]}); download or make it again") from error
+
+
+def _may_be_group(file: h5py.File, name: str) -> bool:
+    """Links count: where one leads is looked at when its arrays are read."""
+    return not isinstance(file.get(name, getlink=True), h5py.HardLink) or isinstance(file[name], h5py.Group)
 
 
 def _trajectory(path: Path, file: h5py.File, name: str, split: str | None, dims: int) -> Stored:

@@ -130,7 +130,8 @@ class ParticleSource:
         needed, places = np.unique(np.concatenate([stored - self.stride, stored]), return_inverse=True)
         held = own.positions.frames(needed).astype(np.float64)
         before, after = np.split(places.reshape(-1), 2)
-        velocity = (self.opened.box.nearest(held[after] - held[before]) / self.dt).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # of values that are not finite, which are told of
+            velocity = (self.opened.box.nearest(held[after] - held[before]) / self.dt).astype(np.float32)
         return np.concatenate([velocity, *(each.frames(stored) for each in own.fields)], -1)
 
     def given(self, number: int) -> NDArray[np.float32]:
