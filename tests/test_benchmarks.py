@@ -70,3 +70,11 @@ def test_the_latent_cache_benchmark_prints_a_row_for_every_way(tmp_path):
     for table in (printed[: printed.rindex("nRMSE after")], printed[printed.rindex("nRMSE after") :]):
         for row in ("end to end", "frozen encoder, no cache", "frozen encoder, cached latents"):
             assert any(line.startswith(row) for line in table.splitlines())
+
+
+@pytest.mark.slow
+def test_the_neighbour_benchmark_prints_its_tables():
+    printed = run("neighbours.py", "--quick")
+    for row in ("cKDTree alone", "our table, nearest", "our table, spread", "cell list", "look-ups, kept", "at most"):
+        assert row in printed
+    assert "cells, 1,000 points, 1,000 supernodes" in printed[printed.index("by the size of the cloud") :]

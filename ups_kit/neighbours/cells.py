@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .distances import Box, nearest, squared
-from .trees import chunks, chunks_by_width
+from .trees import Found, chunks, chunks_by_width
 
 MARGIN = 1.0 + 1e-6  # cells are wider than the radius by more than rounding can take from it
 FINEST = 2**20  # cells along an axis, so that numbers of cells fit into 64 bits
@@ -59,16 +59,12 @@ class Cells:
             for axis, size in enumerate(self.shape)
         ]
 
-    def nearest(self, centres: Tensor, radius: float | None, most: int) -> tuple[Tensor, Tensor]:
-        """The `most` nearest points within the radius of every centre (D, R), as `Tree.nearest`."""
-        rows = centres.shape[1]
-        index = torch.zeros(rows, most, dtype=torch.int64, device=centres.device)
-        distance = torch.full((rows, most), math.inf, dtype=torch.float64, device=centres.device)
-        for part, some, far in self.within(centres, self.radius if radius is None else radius):
-            index[part], distance[part] = nearest(self.box, self.points, centres[:, part], some, far, most)
-        return index, distance
+    def nearest(self, centres: Tensor, radius: float, most: int) -> Iterator[Found]:
+        """The `most` nearest points within the radius of the centres (D, S), as `Tree.nearest`."""
+        for rows, index, distance in self.within(centres, radius):
+            yield rows, *nearest(self.box, self.points, centres[:, rows], index, distance, most)
 
-    def within(self, centres: Tensor, radius: float, guess: int = 1) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def within(self, centres: Tensor, radius: float, guess: int = 1) -> Iterator[Found]:
         """All points within the radius, which is no larger than that of the cells, as `Tree.within`."""
         for part in chunks(centres.shape[1], 3 ** len(self.shape), self.memory):
             some = centres[:, part]
@@ -135,23 +131,20 @@ class Cells:
         return table, far
 
 
-def nearest_by_cells(points: Tensor, centres: Tensor, box: Box, most: int, memory: int) -> tuple[Tensor, Tensor]:
-    """The `most` nearest points of every centre, however far: cells of growing size, until every centre has enough."""
+def nearest_by_cells(points: Tensor, centres: Tensor, box: Box, most: int, memory: int) -> Iterator[Found]:
+    """The `most` nearest points of the centres, however far: cells of growing size, until every centre has enough."""
     everything = torch.cat([points, centres], 1)
     spans = [
         length if wraps else float(column.max() - column.min())
         for column, length, wraps in zip(everything, box.length, box.periodic)
     ]
     diameter = math.hypot(*spans) or 1.0
-    total, dims = points.shape[1], len(spans)
-    radius = diameter * min(1.0, (2 * most / total) ** (1 / dims)) / 2
+    radius = diameter * min(1.0, (2 * most / points.shape[1]) ** (1 / len(spans))) / 2
     rows = torch.arange(centres.shape[1], device=centres.device)
-    index = torch.zeros(len(rows), most, dtype=torch.int64, device=centres.device)
-    distance = torch.full((len(rows), most), math.inf, dtype=torch.float64, device=centres.device)
     while len(rows):
-        index[rows], distance[rows] = Cells(points, box, radius, memory).nearest(centres[:, rows], radius, most)
-        if radius > diameter:
-            break
-        rows = rows[torch.isinf(distance[rows, most - 1])]
-        radius *= 2
-    return index, distance
+        left = []
+        for part, index, distance in Cells(points, box, radius, memory).nearest(centres[:, rows], radius, most):
+            enough = torch.isfinite(distance[:, -1]) if radius <= diameter else torch.ones_like(part, dtype=torch.bool)
+            yield rows[part[enough]], index[enough], distance[enough]
+            left.append(rows[part[~enough]])
+        rows, radius = torch.cat(left), 2 * radius

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import DataError
 from .cells import Cells, nearest_by_cells
 from .distances import Box, mixed, nearest, position_hash
-from .trees import Tree
+from .trees import Found, Tree
 
 Pick = Literal["nearest", "spread"]
 Backend = Literal["auto", "kdtree", "cells"]
@@ -71,9 +71,11 @@ def neighbour_table(
         cloud = points[sample] if ids is None else points[sample, ids]
         if not len(cloud) or not places:
             continue
-        found, distance = _Search(cloud, centres[sample], box, kind, memory).find(radius, most, pick)
-        heard[sample] = torch.isfinite(distance)
-        index[sample] = (found if ids is None else ids[found]).masked_fill(~heard[sample], 0)
+        search = _Search(cloud, centres[sample], box, kind, memory)
+        for rows, found, distance in search.find(radius, most, pick):
+            near = torch.isfinite(distance)
+            heard[sample, rows] = near
+            index[sample, rows] = (found if ids is None else ids[found]).masked_fill_(~near, 0)
     return NeighbourTable(index, heard)
 
 
@@ -85,20 +87,17 @@ class _Search:
         self.box, self.kind, self.memory = box, kind, memory
         self.points, self.centres = _columns(points), _columns(centres)
 
-    def find(self, radius: float | None, most: int, pick: Pick) -> tuple[Tensor, Tensor]:
-        """Indices and squared distances, inf where there is none, (S, most)."""
-        if radius is None and self.kind == "cells":
+    def find(self, radius: float | None, most: int, pick: Pick) -> Iterator[Found]:
+        """Every row once, (R, most), some at a time."""
+        if radius is not None and pick == "spread":
+            return self._spread(radius, most)
+        if self.kind == "kdtree":
+            return Tree(self.points, self.box, self.memory).nearest(self.centres, radius, most)
+        if radius is None:
             return nearest_by_cells(self.points, self.centres, self.box, most, self.memory)
-        if radius is None or pick == "nearest":
-            return self._finder(self.points, radius).nearest(self.centres, radius, most)
-        return self._spread(radius, most)
+        return Cells(self.points, self.box, radius, self.memory).nearest(self.centres, radius, most)
 
-    def _finder(self, points: Tensor, radius: float | None) -> Tree | Cells:
-        if self.kind == "kdtree" or radius is None:
-            return Tree(points, self.box, self.memory)
-        return Cells(points, self.box, radius, self.memory)
-
-    def _spread(self, radius: float, most: int) -> tuple[Tensor, Tensor]:
+    def _spread(self, radius: float, most: int) -> Iterator[Found]:
         """The points with the smallest keys among those within the radius.
 
         They are looked for among the points with the smallest keys of all, of which more and more are taken until a
@@ -106,28 +105,21 @@ class _Search:
         """
         hashes, colours = position_hash(self.positions, SPREAD), centre_colours(self.places)
         rows = torch.arange(len(colours), device=colours.device)
-        index = torch.zeros(len(rows), most, dtype=torch.int64, device=rows.device)
-        distance = torch.full((len(rows), most), math.inf, dtype=torch.float64, device=rows.device)
-        share = self._first_share(radius, most)
+        heard = self._about(radius)
+        share = max(1.5 * most / heard, 4 * most / len(hashes))
         while len(rows):
+            share = share if share <= 0.5 else 1.0
             left = [rows[:0]]
             for mine, ids in self._subsets(rows, hashes, colours, share):
-                if not len(ids):
-                    left.append(mine)
-                    continue
-                near_ones = self._finder(self.points[:, ids], radius).within(self.centres[:, mine], radius, 2 * most)
-                for part, near, far in near_ones:
-                    place, near = mine[part], ids[near]
+                for part, near, far in self._within(ids, self.centres[:, mine], radius, share * heard):
+                    place = mine[part]
                     keys = spread_keys(hashes[near], colours[place, None])
                     near, far = _smallest(keys, near, far, most)
-                    index[place], distance[place] = nearest(
-                        self.box, self.points, self.centres[:, place], near, far, most
-                    )
-                    left.append(place[torch.isinf(distance[place, -1])])
-            if share == 1:
-                break
-            rows, share = torch.cat(left), 2 * share if share <= 0.25 else 1.0
-        return index, distance
+                    near, far = nearest(self.box, self.points, self.centres[:, place], near, far, most)
+                    done = torch.isfinite(far[:, -1]) if share < 1 else torch.ones_like(place, dtype=torch.bool)
+                    yield place[done], near[done], far[done]
+                    left.append(place[~done])
+            rows, share = torch.cat(left), 2 * share
 
     def _subsets(self, rows: Tensor, hashes: Tensor, colours: Tensor, share: float) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows, and the points that are the given share of all with the smallest keys for these rows' colour."""
@@ -140,14 +132,27 @@ class _Search:
             if len(mine):
                 yield mine, (spread_keys(hashes, mine.new_tensor(colour)) < limit).nonzero().squeeze(1)
 
-    def _first_share(self, radius: float, most: int) -> float:
-        """The share of all points of which about K lie within the radius, if they are spread evenly."""
+    def _within(self, ids: Tensor, centres: Tensor, radius: float, heard: float) -> Iterator[Found]:
+        """All of the points `ids` that are within the radius of the centres, about `heard` for each."""
+        if not len(ids):
+            rows = torch.arange(centres.shape[1], device=ids.device)
+            yield rows, ids.new_zeros(len(rows), 1), centres.new_full((len(rows), 1), math.inf)
+            return
+        points = self.points[:, ids]
+        finder: Tree | Cells
+        if self.kind == "kdtree":
+            finder = Tree(points, self.box, self.memory)
+        else:
+            finder = Cells(points, self.box, radius, self.memory)
+        for rows, index, distance in finder.within(centres, radius, math.ceil(1.4 * heard) + 4):
+            yield rows, ids[index], distance
+
+    def _about(self, radius: float) -> float:
+        """How many points lie within the radius of a centre, if they are spread evenly."""
         dims = len(self.box.length)
         spans = [max(float(column.max() - column.min()), radius) for column in self.points]
-        ball = math.pi ** (dims / 2) / math.gamma(dims / 2 + 1) * radius**dims
-        heard = len(self.positions) * min(1.0, ball / math.prod(spans))
-        share = max(1.5 * most / heard, 4 * most / len(self.positions))
-        return share if share <= 0.5 else 1.0
+        ball: float = math.pi ** (dims / 2) / math.gamma(dims / 2 + 1) * radius**dims
+        return len(self.positions) * min(1.0, ball / math.prod(spans))
 
 
 def centre_colours(centres: Tensor) -> Tensor:

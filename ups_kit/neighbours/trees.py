@@ -13,8 +13,11 @@ from torch import Tensor
 
 from .distances import Box, nearest, squared
 
-BYTES = 120  # that one candidate takes while a chunk is worked on
+BYTES = 200  # that one candidate takes while a chunk is worked on
 ROUNDING = 1e-12  # of the largest coordinate and of a distance: how far the tree's distances may be off, amply
+
+
+Found = tuple[Tensor, Tensor, Tensor]  # rows (R,), indices of points (R, M), squared distances: inf where none is
 
 
 class Tree:
@@ -30,18 +33,13 @@ class Tree:
             data, boxsize=sizes if any(box.periodic) else None, balanced_tree=False, compact_nodes=False
         )
 
-    def nearest(self, centres: Tensor, radius: float | None, most: int) -> tuple[Tensor, Tensor]:
-        """The `most` nearest points of every centre (D, R), within the radius if there is one.
-
-        Returns indices and squared distances, (R, most) each; distances beyond what was found are inf.
-        """
-        parts = [
-            self._nearest(centres[:, rows], radius, most) for rows in chunks(centres.shape[1], most + 1, self.memory)
-        ]
-        return torch.cat([index for index, _ in parts]), torch.cat([distance for _, distance in parts])
-
-    def _nearest(self, centres: Tensor, radius: float | None, most: int) -> tuple[Tensor, Tensor]:
+    def nearest(self, centres: Tensor, radius: float | None, most: int) -> Iterator[Found]:
+        """The `most` nearest points of the centres (D, S), within the radius if there is one, some rows at a time."""
         limit = math.inf if radius is None else radius
+        for part in chunks(centres.shape[1], most + 1, self.memory):
+            yield torch.arange(part.start, part.stop), *self._nearest(centres[:, part], limit, most)
+
+    def _nearest(self, centres: Tensor, limit: float, most: int) -> tuple[Tensor, Tensor]:
         index, distance = self._candidates(centres, limit, most + 1)
         found = nearest(self.box, self.points, centres, index, _cut(distance, limit), most)
         open_rows = self._undecided(distance, found[1], limit).nonzero().squeeze(1)
@@ -58,11 +56,8 @@ class Tree:
             open_rows, width = torch.cat(left), 2 * width
         return found
 
-    def within(self, centres: Tensor, radius: float, guess: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """All points within the radius: rows (R,), indices and squared distances (R, M) of some centres at a time.
-
-        `guess` is how many these may be, for most of the centres.
-        """
+    def within(self, centres: Tensor, radius: float, guess: int) -> Iterator[Found]:
+        """All points within the radius of the centres (D, S), some rows at a time; `guess` is how many most hear."""
         rows, width = torch.arange(centres.shape[1]), guess
         while len(rows):
             left = []
