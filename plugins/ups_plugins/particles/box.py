@@ -24,10 +24,6 @@ class Box:
         return len(self.domain)
 
     @property
-    def low(self) -> NDArray[np.float64]:
-        return np.array([low for low, _ in self.domain])
-
-    @property
     def length(self) -> NDArray[np.float64]:
         return np.array([high - low for low, high in self.domain])
 
@@ -70,6 +66,8 @@ class Box:
         With `wrap`, those on periodic axes are never outside.
         """
         allowed = self.length * np.where(self.periodic, np.inf if wrap else ROUNDING, FAR)
-        low = self.low
-        away = (positions < low - allowed) | (positions > low + self.length + allowed)
-        return np.asarray(away.any(-1))
+        away = np.zeros(positions.shape[:-1], bool)
+        for axis, (low, high) in enumerate(self.domain):  # a reduction over so short an axis is slow
+            own, most = positions[..., axis], allowed[axis]
+            away |= (own < low - most) | (own > high + most)
+        return away

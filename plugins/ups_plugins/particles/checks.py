@@ -43,9 +43,10 @@ def problem_of(opened: Opened, stored: Stored, first: int, stop: int, stride: in
 
 
 def _not_finite(stored: Stored, values: NDArray[np.float32], start: int, name: str) -> str | None:
-    bad = np.asarray(~np.isfinite(values).all(-1))
-    if not bad.any():
+    finite = np.isfinite(values)
+    if finite.all():
         return None
+    bad = np.asarray(~finite.all(-1))
     frame = int(np.argmax(bad.any(1)))
     particles = np.flatnonzero(bad[frame])
     more = int(bad.any(1).sum()) - 1
@@ -92,10 +93,10 @@ def _far(
     for frame, step in _steps(box, block, start):
         way = way + step
         for ways, limit, span in ((step, UNSURE, 1), (way, HALF, stride)):
-            far = (np.abs(ways) > limit * length)[:, axes]
-            if far.any():
-                particle = int(np.argmax(far.any(1)))
-                axis = int(axes[np.argmax(far[particle])])
+            far = np.abs(ways) > limit * length
+            if far.any() and far[:, axes].any():
+                particle = int(np.argmax(far[:, axes].any(1)))
+                axis = int(axes[np.argmax(far[particle, axes])])
                 return _said(box, stored, frame, particle, axis, float(ways[particle, axis]), span), way
         if (frame - first) % stride == 0:
             way = np.zeros_like(way)
