@@ -41,7 +41,7 @@ class TaylorGreenSPH2DConfig(SphSettings):
     trajectories: int = trajectories_key(100)
     particles: int = particles_key(30)
     frames: int = frames_key(46)
-    duration: float = duration_key(1.5)
+    duration: float = duration_key(2.25)
     nu: Range = field(default=(0.004, 0.01), validator=positive_range, metadata={"help": NU_HELP})
     speed: Range = field(default=(0.7, 1.0), validator=positive_range, metadata={"help": SPEED_HELP})
     perturbation: float = field(default=0.5, validator=ge(0.0), metadata={"help": PERTURBATION_HELP})
