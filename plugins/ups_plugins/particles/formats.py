@@ -91,6 +91,14 @@ class ParticleZarrConfig(ParticleSettings):
         statics = [each for each in made.statics if self.statics is None or each.name in own]
         return evolve(made, targets=(*motion, *fields), statics=tuple(statics))
 
+    def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
+        """Besides the usual: fields are those of the store, also where it is still to be made."""
+        yield from super().check(fields, latent)
+        names = [each.name for each in fields.targets]
+        for name in self.fields:
+            if name not in names:
+                yield "fields", f"no field of such a store is called '{name}', or the simulator does not store it"
+
     @classmethod
     def recognise(cls, tree: FileTree) -> Mapping[str, Any] | None:
         """Keys for a store of this layout: samples with positions and times."""
