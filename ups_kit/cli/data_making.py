@@ -41,9 +41,28 @@ def _words(context: click.Context, parameter: click.Parameter, value: str | None
     return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def _target(source: Path, out: Path | None, kind: str | None) -> Path:
+    """What is written: as --out says, or SRC with the ending of --to. Raises UsageError."""
+    if out is not None:
+        if kind is not None and out.suffix not in ({".h5", ".hdf5"} if kind == "h5" else {f".{kind}"}):
+            raise click.UsageError(f"--out {out} does not end as --to {kind} says; give one of them")
+        return out
+    if kind is None:
+        raise click.UsageError("expected --out FILE, or --to with a format")
+    parts = [part for part in source.parts if not any(letter in part for letter in "*?[")]
+    base = Path(*parts) if parts else Path("meshes")
+    return base.with_name(f"{base.name if base.is_dir() else base.stem}.{kind}")
+
+
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path, readable=False), metavar="SRC")
-@OUT
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="What is written.")
+@click.option(
+    "--to",
+    "kind",
+    type=click.Choice(["h5", "zarr", "npz"]),
+    help="The format, where --out is not given: SRC with this ending, beside it.",
+)
 @click.option(
     "--axes", callback=_words, metavar="b,t,x,c", help="Axes of plain arrays: b, t, x, y, z, c, in their order."
 )
@@ -55,6 +74,7 @@ def _words(context: click.Context, parameter: click.Parameter, value: str | None
     "--parameters", multiple=True, metavar="NAME=NUMBER|ARRAY", help="A parameter of the equation. Repeatable."
 )
 @click.option("--domain", callback=_words, metavar="0:1,0:1", help="Ends of each axis in space; 0:1 if not given.")
+@click.option("--statics", callback=_words, metavar="A,B", help="Data of meshes that are given and do not change.")
 @click.option("--centres", is_flag=True, help="Points are centres of cells, instead of their first corners.")
 @click.option("--dt", type=click.FloatRange(min=0, min_open=True), help="Time between frames, where SRC does not say.")
 @click.option("--periodic/--not-periodic", default=True, show_default=True, help="Whether the axes are periodic.")
@@ -63,12 +83,14 @@ def _words(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def convert(
     source: Path,
-    out: Path,
+    out: Path | None,
+    kind: str | None,
     axes: tuple[str, ...] | None,
     arrays: tuple[str, ...] | None,
     names: tuple[str, ...] | None,
     parameters: Sequence[str],
     domain: tuple[str, ...] | None,
+    statics: tuple[str, ...] | None,
     centres: bool,
     dt: float | None,
     periodic: bool,
@@ -78,27 +100,43 @@ def convert(
 ) -> None:
     """Write the data of SRC (HDF5, Zarr store, .npz, .npy) as another format, by the ending of --out: .h5, .zarr, .npz.
 
+    Files of meshes (.vtu, .vtk, .msh; .pvd and .xdmf, which list their frames) become a `mesh_zarr` store: one file, a
+    folder or a quoted pattern whose files are the frames of one sample, or a folder of such folders, each a sample. All
+    frames of a sample have one mesh; data at nodes are fields, and --statics those that are given. A `parameters.json`
+    in a sample's folder holds its parameters.
+
     With --axes, plain arrays become trajectories that a dataset reads: a `grid_zarr` store, or PDEBench's HDF5 layout.
     Without, a file whose layout a dataset knows becomes one that a dataset knows: a `grid_zarr` store, or PDEBench's
     HDF5 layout, with its coordinates, times, parameters and units. Of other files, and with --as-is, all arrays and
     attributes are copied as they are. What was written is read again and compared before it gets its name; nothing is
     overwritten.
     """
-    from ..data.conversion import convert_file, plain_options
+    from ..data.conversion import convert_file, mesh_options, plain_options
+    from ..data.mesh_files import is_mesh_source
 
-    plain = None
+    target = _target(source, out, kind)
+    plain = meshes = None
     if axes is not None and as_is:
         raise click.UsageError("--axes says what the arrays are, and --as-is that they stay what they are: give one")
     if axes is not None:
         plain = plain_options(axes, arrays, names, parameters, domain, centres, dt, periodic)
+    elif is_mesh_source(source):
+        if target.suffix != ".zarr" or domain or centres or as_is:
+            raise click.UsageError(
+                "files of meshes become a Zarr store (--out NAME.zarr); of the options, --arrays, --names, --statics, "
+                "--parameters and --dt are for them"
+            )
+        meshes = mesh_options(arrays, names, statics, parameters, dt)
     elif arrays or names or parameters or domain or centres or dt is not None:
         raise click.UsageError("--arrays, --names, --parameters, --domain, --centres and --dt go with --axes")
-    done = convert_file(source, out, plain, int(memory * GIB), as_is)
+    if statics and meshes is None:
+        raise click.UsageError("--statics is for files of meshes")
+    done = convert_file(source, target, plain, int(memory * GIB), as_is, meshes)
     if as_json:
-        click.echo(json.dumps({"source": str(source), "out": str(out), **done}))
+        click.echo(json.dumps({"source": str(source), "out": str(target), **done}))
         return
     for note in done["notes"]:
         click.echo(f"note: {note}", err=True)
-    click.echo(f"{out}: {done['arrays']} arrays, {done['values']:,} values, read again and compared")
+    click.echo(f"{target}: {done['arrays']} arrays, {done['values']:,} values, read again and compared")
     if done.get("use"):
-        click.echo(f"the dataset '{done['use']}' reads it: `upskit data inspect {out}` shows its table")
+        click.echo(f"the dataset '{done['use']}' reads it: `upskit data inspect {target}` shows its table")

@@ -358,7 +358,7 @@ def _first_windows(dataset: Any, split: str, members: int) -> NDArray[np.int64]:
 
     if isinstance(dataset, PointDataset):
         return dataset.first_windows(split, 1)
-    per_member = dataset.windows(split, 1) // max(members, 1)
+    per_member = int(dataset.windows(split, 1)) // max(members, 1)
     return np.arange(members if per_member else 0, dtype=np.int64) * per_member
 
 

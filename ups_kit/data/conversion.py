@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import attrs
 import numpy as np
@@ -25,6 +25,9 @@ from ..errors import DataError, StorageError, UsageError, did_you_mean
 from ..folder import held, sync_folder
 from .guard import MEMORY, SECONDS, Sign, guarded
 from .tree import INNER_LINK, ArrayInfo, FileTree
+
+if TYPE_CHECKING:
+    from .mesh_conversion import MeshOptions
 
 ENDINGS: Mapping[str, Literal["hdf5", "zarr", "npz"]] = {
     ".h5": "hdf5",
@@ -75,15 +78,7 @@ def plain_options(
     space = [axis for axis in axes if axis in "xyz"]
     if len(set(axes)) < len(axes) or "x" not in axes or sorted(space) != list("xyz"[: len(space)]):
         raise UsageError(f"--axes {','.join(axes)}: expected x, then y, then z, each letter once {_LEGEND}")
-    given: dict[str, float | str] = {}
-    for text in parameters:
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            raise UsageError(f"--parameters {text}: expected NAME=NUMBER or NAME=ARRAY, for example nu=0.01")
-        if name.strip() in given:
-            raise UsageError(f"--parameters {text}: '{name.strip()}' is given twice")
-        number = _number(value)
-        given[name.strip()] = value.strip() if number is None else number
+    given = _named_values(parameters)
     if dt is not None and not math.isfinite(dt):
         raise UsageError(f"--dt {dt}: expected a finite number")
     ends: list[tuple[float, float]] = []
@@ -107,6 +102,46 @@ def plain_options(
     )
 
 
+def mesh_options(
+    arrays: Sequence[str] | None,
+    names: Sequence[str] | None,
+    statics: Sequence[str] | None,
+    parameters: Sequence[str],
+    dt: float | None,
+) -> MeshOptions:
+    """The options of the command line for files of meshes, checked. Raises UsageError."""
+    from .mesh_conversion import MeshOptions
+
+    numbers: dict[str, float] = {}
+    for name, value in _named_values(parameters).items():
+        if isinstance(value, str):
+            raise UsageError(f"--parameters {name}={value}: expected NAME=NUMBER, for example nu=0.01")
+        numbers[name] = value
+    if dt is not None and not math.isfinite(dt):
+        raise UsageError(f"--dt {dt}: expected a finite number")
+    return MeshOptions(
+        arrays=None if arrays is None else tuple(arrays),
+        names=None if names is None else tuple(names),
+        statics=tuple(statics or ()),
+        parameters=numbers,
+        dt=dt,
+    )
+
+
+def _named_values(texts: Sequence[str]) -> dict[str, float | str]:
+    """Numbers, or names of arrays, by name."""
+    given: dict[str, float | str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"--parameters {text}: expected NAME=NUMBER or NAME=ARRAY, for example nu=0.01")
+        if name.strip() in given:
+            raise UsageError(f"--parameters {text}: '{name.strip()}' is given twice")
+        number = _number(value)
+        given[name.strip()] = value.strip() if number is None else number
+    return given
+
+
 _LEGEND = "(b trajectory, t time, x y z space, c channel)"
 
 
@@ -122,12 +157,17 @@ def _number(text: str) -> float | None:
 # The parent's side
 # ---------------------------------------------------------------------------------------------------------------------
 def convert_file(
-    source: Path, out: Path, plain: Plain | None = None, memory: int = MEMORY, as_is: bool = False
+    source: Path,
+    out: Path,
+    plain: Plain | None = None,
+    memory: int = MEMORY,
+    as_is: bool = False,
+    meshes: MeshOptions | None = None,
 ) -> dict[str, Any]:
     """Write what is in `source` to `out`, whose ending says the format. Returns counts and notes.
 
-    Plain arrays as trajectories; a layout that a dataset knows as one that a dataset knows; else, or with `as_is`,
-    arrays and attributes as they are.
+    Plain arrays as trajectories; a layout that a dataset knows as one that a dataset knows; with `meshes`, files of
+    meshes as a store of these; else, or with `as_is`, arrays and attributes as they are.
 
     Raises UsageError for an ending that is not known, StorageError where something is at `out` already or the disk
     does not take it, DataError for a source that cannot be read. What was there is not touched in any case.
@@ -148,6 +188,7 @@ def convert_file(
         "kind": kind,
         "plain": None if plain is None else attrs.asdict(plain),
         "as_is": as_is,
+        "meshes": None if meshes is None else attrs.asdict(meshes),
     }
     try:
         with _cleaning_up(), _alone(out), _nothing_left(out):
@@ -230,9 +271,12 @@ def convert_task(
     kind: Literal["hdf5", "zarr", "npz"],
     plain: Mapping[str, Any] | None,
     as_is: bool = True,
+    meshes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `aside` from `source`, read it again and compare. Raises StorageError where it cannot be written."""
     try:
+        if meshes is not None:
+            return _meshes(sign, source, aside, meshes)
         return _converted(sign, source, aside, kind, plain, as_is)
     except (OSError, RuntimeError) as error:  # HDF5 closes a file that it could not write with a RuntimeError
         words = str(error)
@@ -278,6 +322,13 @@ def _converted(
         if particles is not None:
             return convert_particles(sign, found.tree, particles[1], Path(aside))
     return _copy(sign, found.tree, Path(aside), kind)
+
+
+def _meshes(sign: Sign, source: str, aside: str, meshes: Mapping[str, Any]) -> dict[str, Any]:
+    from .mesh_conversion import MeshOptions, convert_meshes
+
+    lists = {key: None if meshes[key] is None else tuple(meshes[key]) for key in ("arrays", "names", "statics")}
+    return convert_meshes(sign, Path(source), Path(aside), MeshOptions(**{**meshes, **lists}))
 
 
 def check_space(path: Path, needed: int) -> None:

@@ -24,6 +24,7 @@ from .hdf5 import check_kind, opened
 from .tree import INNER_LINK, ArrayInfo, FileTree, Format
 from .zarr_headers import read_store
 
+MESHES = (".vtu", ".vtk", ".msh", ".pvd", ".xdmf", ".xmf")  # read by `data convert`
 METADATA, HDF5_FILES = "metadata.json", (".h5", ".hdf5")  # of a folder that is one data file
 MOST_OBJECTS = 20_000  # that are listed of a file
 MOST_ENTRIES = 256  # of an attribute that is an array
@@ -71,6 +72,8 @@ def file_format(path: Path) -> Format:
         return "npy"
     if head.startswith(b"PK\x03\x04") and path.suffix == ".npz":
         return "npz"
+    if path.suffix.lower() in MESHES and not head.startswith(b"\x89HDF"):
+        raise DataError(f"{path}: is a file of a mesh; `upskit data convert {path} --to zarr` makes it a store")
     return "hdf5"  # or none at all, as its opening tells
 
 

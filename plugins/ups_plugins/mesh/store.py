@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ups_kit import DataError, Field
 from ups_kit.addresses import url_of
 from ups_kit.data.byte_stores import byte_store
+from ups_kit.data.mesh_files import is_mesh_source
 from ups_kit.data.mesh_store import LAPLACIAN, LAYOUT, VERSION
 from ups_kit.data.meshes import CELL_TYPES
 from ups_kit.data.sample_stores import sample_name
@@ -76,6 +77,11 @@ class MeshStore:
     def open(cls, path: Path) -> MeshStore:
         """Raises DataError where this is no such store."""
         address = url_of(path)
+        if address is None and is_mesh_source(path):
+            raise DataError(
+                f"{path}: holds files of meshes; `upskit data convert {path} --to zarr` makes them a store, which this "
+                "dataset reads"
+            )
         store = ZarrStore.open(address if address is not None else path)
         attributes, where = store.attributes, f"{store.label}/zarr.json"
         layout, version = attributes.get("layout", LAYOUT), attributes.get("version", VERSION)
