@@ -246,6 +246,11 @@ def _unwritten(file: h5py.File) -> None:
     file.create_dataset("00000/position", (11, 40, 2), "f4", chunks=(2, 40, 2))
 
 
+def _never_written(file: h5py.File) -> None:
+    del file["00000/position"]
+    file.create_dataset("00000/position", (2**40, 40, 2), "f4")
+
+
 def _bomb(file: h5py.File) -> None:
     del file["00000"]
     file.create_dataset("00000/position", (2**40, 40, 2), "f4", chunks=(2, 40, 2), compression="gzip")
@@ -277,6 +282,7 @@ def _no_values(file: h5py.File) -> None:
         (_group_for_array, "no dataset is called '00000/position'"),
         (_text, "expected whole numbers from 0"),
         (_unwritten, "and 0 of them were written"),
+        (_never_written, "and none of them were written"),
         (_bomb, "and 0 of them were written"),
         (_whole_numbers, "holds values of type int64"),
         (_empty, "expected groups '00000', '00001', …"),
@@ -302,6 +308,12 @@ def test_cut_and_broken_files(bench: Path) -> None:
         (bench / "train.h5").write_bytes(damaged)
         with suppress(DataError):  # what is not seen may be read
             LagrangeBenchConfig(path=bench).build(0)
+
+
+@pytest.mark.parametrize(("key", "value"), [("dt", 10**400), ("write_every", 10**400), ("bounds", [[0, 10**400]] * 2)])
+def test_numbers_that_no_float_holds(bench: Path, files: ModuleType, key: str, value: Any) -> None:
+    (bench / "metadata.json").write_text(json.dumps({**files.METADATA, key: value}))
+    assert told(bench).startswith(f"bench/metadata.json: key '{key}': expected")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "NaN", '{"dim": NaN}', '{"dim": 1e400}', "\x00", '{"dim": 9}'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -225,6 +226,16 @@ def test_batches_of_different_counts_are_those_of_one_by_one(files: ModuleType, 
         torch.testing.assert_close(batch.positions[row, :, :count], alone.positions[0], atol=0, rtol=0)
         torch.testing.assert_close(batch.inputs.values[row, :count], alone.inputs.values[0], atol=0, rtol=0)
         assert (batch.states[row, :, count:] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["store", "bench"])
+def test_data_travel_to_other_processes(files: ModuleType, tmp_path: Path, kind: str) -> None:
+    data = store_data(files.store(tmp_path, samples=3)) if kind == "store" else benchmark_data(files, tmp_path)
+    before, again = (
+        data.batch("train", np.arange(2), 1),
+        pickle.loads(pickle.dumps(data)).batch("train", np.arange(2), 1),
+    )
+    torch.testing.assert_close(before.states, again.states, atol=0, rtol=0)
 
 
 def test_permuted_particles_permute_batches(files: ModuleType, tmp_path: Path) -> None:

@@ -345,7 +345,14 @@ def _check_filters(dataset: h5py.Dataset, path: Path, name: str) -> None:
 
 def _check_complete(dataset: h5py.Dataset, path: Path, name: str) -> None:
     """Refuse an array of which chunks were never written: HDF5 reads them as zeros, without a word."""
-    if dataset.chunks is None or dataset.is_virtual:
+    if dataset.is_virtual or dataset.external:
+        return
+    if dataset.chunks is None:
+        if dataset.nbytes and not dataset.id.get_storage_size():
+            raise DataError(
+                f"{path}: dataset '{name}' {list(dataset.shape)} claims {dataset.nbytes:,} bytes, and none of them "
+                "were written; they would read as zeros: download or make it again"
+            )
         return
     expected = math.prod(-(-size // part) for size, part in zip(dataset.shape, dataset.chunks, strict=True))
     written = dataset.id.get_num_chunks()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +34,8 @@ TYPE_NAMES = ("fluid", "solid wall", "moving wall", "rigid body")
 KINEMATIC = (1, 2)  # walls: they move as given, and are not predicted
 MOST_TYPES = 64
 LARGEST_METADATA = 2**20  # bytes
+LARGEST = 1e30  # of a number; squares of it are finite in float64
+MOST_STEPS = 10**9  # of a solver, between two frames
 SHOWN = 8  # problems that a message lists
 
 
@@ -153,7 +154,10 @@ def _problems(said: Mapping[str, Any], dt: float | None) -> Iterator[str]:
     }
     if dt is None:
         expected["dt"] = ("a number above 0, the time step of the solver", lambda v: number(v) and v > 0)
-        expected["write_every"] = ("a whole number of steps between two frames", lambda v: type(v) is int and v > 0)
+        expected["write_every"] = (
+            "a whole number of steps between two frames",
+            lambda v: type(v) is int and 0 < v <= MOST_STEPS,
+        )
     for key, (what, fits) in expected.items():
         if key not in said:
             instead = ", or set dataset.dt to the time between two frames" if key in ("dt", "write_every") else ""
@@ -163,7 +167,8 @@ def _problems(said: Mapping[str, Any], dt: float | None) -> Iterator[str]:
 
 
 def number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether this is a finite number; of whole numbers, one that a float can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from .stored import Opened, Stored, ZarrFrames
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 SAMPLE = re.compile(r"sample_\d{5,}")
+MOST_PROBLEMS = 100  # of samples, after which no more of them are looked at
 EVEN = 1e-3  # of a time step, by which steps may differ
 SPLITS = ("train", "validation", "test")
 
@@ -115,6 +116,8 @@ class Reading:
                 steps.append(sample.step())
             except DataError as error:
                 problems.append(str(error))
+            if len(problems) > MOST_PROBLEMS:
+                break
         if problems:
             raise DataError(listed(self.store.label, problems))
         self._check_steps(steps)
