@@ -154,7 +154,7 @@ def test_everything_that_cannot_be_had_is_told_at_once(patches: Path, points: Pa
         ),
     ]
     assert refused(points, "--on", "mesh", "--points", 1) == (
-        "--on mesh --points 1: a mesh of 1 points cannot be made of these data; nearest: 2"
+        "--on mesh --points 1: 1 points as mesh cannot be had of these data; nearest: 2"
     )
     assert {path.name for path in points.iterdir()} == before
 

@@ -133,6 +133,8 @@ def test_the_error_that_is_told_falls_with_the_resolution(stored: Path, tmp_path
     ("layout", "points", "near"), [("grid", 3, 4), ("mesh", 2, 3), ("particles", 1 << 30, 1 << 24), ("mesh", 0, 3)]
 )
 def test_points_that_cannot_be_had_are_told_with_the_nearest(stored: Path, layout: str, points: int, near: int) -> None:
-    with pytest.raises(DataError, match=f"{points} points cannot be made of these data; nearest: {near}") as error:
+    with pytest.raises(
+        DataError, match=f"{points} points as {layout} cannot be had of these data; nearest: {near}"
+    ) as error:
         dataset(stored).offer("test", layout, points)  # type: ignore[arg-type]
     assert error.value.key == "points"

@@ -147,7 +147,7 @@ def test_fewer_particles_are_some_of_them(make: Any) -> None:
         assert torch.equal(held.positions[row], own.positions[row][:, at])
         assert torch.equal(held.values[row], own.values[row][:, at])
         assert {tuple(each) for each in few[row].tolist()} < {tuple(each) for each in held.positions[row, 0].tolist()}
-    with pytest.raises(DataError, match=r"particles of 99 points cannot be made of these data; nearest: 1\d"):
+    with pytest.raises(DataError, match=r"99 points as particles cannot be had of these data; nearest: 1\d"):
         data.offer("test", "particles", 99)
     with pytest.raises(DataError, match="these points move, and have no states elsewhere; nearest: --on particles"):
         data.offer("test", "mesh", 10)

@@ -41,7 +41,7 @@ def offer(dataset: GridDataset, layout: Layout, points: int) -> Offer:
     least = {"grid": 2 ** len(stored), "mesh": fewest_nodes(periodic), "particles": 1}[layout]
     if not least <= points <= MOST_POINTS:
         near = min(max(points, least), MOST_POINTS)
-        raise DataError(f"a {layout} of {points} points cannot be made of these data; nearest: {near}", "points")
+        raise DataError(f"{points} points as {layout} cannot be had of these data; nearest: {near}", "points")
     if layout != "grid":
         return Offer(points, None)
     shape = grid_shape(stored, points)

@@ -45,9 +45,7 @@ def offer(dataset: PointDataset, split: str, layout: Layout, points: int, limit:
     most = MOST_POINTS
     if fields.moves_with is not None:
         if layout != "particles":
-            raise DataError(
-                f"these points move, and have no states elsewhere; nearest: --on particles ({layout} asked)", "on"
-            )
+            raise DataError("these points move, and have no states elsewhere; nearest: --on particles", "on")
         most = int(counts.min())
     elif layout == "grid":
         _check_filled(dataset, ids)
@@ -55,7 +53,7 @@ def offer(dataset: PointDataset, split: str, layout: Layout, points: int, limit:
         most = int(counts.min())  # nobody knows where the domain is between the points
     if not FEWEST[layout] <= points <= most:
         near = min(max(points, FEWEST[layout]), most)
-        raise DataError(f"a {layout} of {points} points cannot be made of these data; nearest: {near}", "points")
+        raise DataError(f"{points} points as {layout} cannot be had of these data; nearest: {near}", "points")
     if layout != "grid":
         return Offer(points, None)
     scale = [max(2, round(1024 * extent / max(fields.extent))) for extent in fields.extent]
