@@ -12,6 +12,7 @@ from ups_kit import Field, FieldSpec
 from ups_kit.interfaces import Simulator
 
 Range = float | tuple[float, float]  # one number, or the bounds that each trajectory's is drawn between
+SPEED_UNIT, PRESSURE_UNIT = "length / time", "(length / time)^2"  # the pressure is over the density
 FEWEST_AROUND = 10  # nodes on an obstacle's border
 SPREAD = 0.3  # by which a mesh's number of nodes differs from `points`, at most
 
@@ -63,7 +64,7 @@ class ObstacleFlow2DConfig:
     )
     frames: int = field(default=21, validator=ge(2), metadata={"help": "stored times, the first one included"})
     duration: float = field(
-        default=2.0, validator=_finite, metadata={"help": "from the first stored time to the last", "unit": "time"}
+        default=1.5, validator=_finite, metadata={"help": "from the first stored time to the last", "unit": "time"}
     )
     warmup: float = field(
         default=0.2, validator=ge(0.0), metadata={"help": "time solved for before the first frame", "unit": "time"}
@@ -95,7 +96,7 @@ class ObstacleFlow2DConfig:
         metadata={"help": "the least distance between obstacles, and to the walls", "unit": "length"},
     )
     reynolds: Range = field(
-        default=(100.0, 250.0),
+        default=(80.0, 200.0),
         validator=_positive_range,
         metadata={
             "help": "Reynolds number by the largest obstacle's 2 r and the inflow's largest speed, 1: one number, or "
@@ -103,7 +104,7 @@ class ObstacleFlow2DConfig:
         },
     )
     eddies: float = field(
-        default=0.5,
+        default=0.3,
         validator=ge(0.0),
         metadata={"help": "largest speed in each of the random eddies at first; 0: none", "unit": "length / time"},
     )
@@ -155,7 +156,7 @@ class ObstacleFlow2DConfig:
     def describe(self) -> FieldSpec:
         """What the store will hold."""
         return FieldSpec(
-            targets=(Field("velocity", 2), Field("pressure")),
+            targets=(Field("velocity", 2, SPEED_UNIT), Field("pressure", 1, PRESSURE_UNIT)),
             statics=(Field("node_type", 5),),
             domain=((0.0, self.length), (0.0, 1.0)),
             periodic=(False, False),

@@ -18,6 +18,7 @@ from scipy.spatial import Delaunay, QhullError
 
 from ups_kit import DataError
 
+from .config import FEWEST_AROUND
 from .obstacles import Obstacle, Places, distance_to
 
 INTERIOR, INFLOW, WALL, OBSTACLE, OUTFLOW = range(5)  # kinds of nodes; a corner is a wall's
@@ -29,7 +30,6 @@ STEP = 0.2
 MOVED = 0.1  # of the spacing, after which there is a new triangulation
 CLEAR = 0.6  # of the spacing: no inner point starts, or ends up, nearer to a border
 SHARPEST = 20.0  # the least angle of a triangle, in degrees
-BORDER_NODES = 10  # the fewest around an obstacle
 SLOPE = 0.25  # how fast the spacing grows with the distance to an obstacle
 FINE = 400  # pieces of a border that its length is measured by
 COARSE = 100  # cells along the channel that the number of nodes is foreseen by
@@ -78,7 +78,7 @@ def spacing_for(points: int, refinement: float, length: float, obstacles: tuple[
         spacing = Spacing(obstacles, far / refinement, far)
         inner = 2 / np.sqrt(3) * area * float((1 / spacing(places) ** 2).sum())
         border = (length + 1) / far + sum(np.pi * one.size for one in obstacles) * refinement / far
-        return inner + border - points  # half a cell of each border node lies outside
+        return float(inner + border - points)  # half a cell of each border node lies outside
 
     far = float(np.exp(brentq(surplus, np.log(1e-4), np.log(10.0), xtol=1e-6)))
     return Spacing(obstacles, far / refinement, far)
@@ -99,16 +99,16 @@ def border_of(length: float, obstacles: tuple[Obstacle, ...], spacing: Spacing, 
     loops, kinds = [], []
     sides = []
     for start, stop, kind in zip(corners, np.roll(corners, -1, 0), (WALL, OUTFLOW, WALL, INFLOW), strict=True):
-        side = _divided(lambda share, a=start, b=stop: a + (b - a) * share[:, None], spacing, closed=False)
+        side = _divided(_straight(start, stop), spacing, closed=False)
         sides.append(side)
         kinds.append(np.where(np.arange(len(side)) == 0, WALL, kind))
     loops.append(np.concatenate(sides))
     for obstacle in obstacles:
-        loop = _divided(lambda share, o=obstacle: o.border(2 * np.pi * share), spacing, closed=True)
-        if len(loop) < BORDER_NODES:
+        loop = _divided(_around(obstacle), spacing, closed=True)
+        if len(loop) < FEWEST_AROUND:
             raise DataError(
                 f"{name}: an obstacle of radius {obstacle.size:.3g} would get {len(loop)} nodes on its border, and "
-                f"{BORDER_NODES} are needed; take more points, a larger refinement, or a larger radius",
+                f"{FEWEST_AROUND} are needed; take more points, a larger refinement, or a larger radius",
                 key="simulate.points",
             )
         loops.append(loop)
@@ -121,13 +121,25 @@ def border_of(length: float, obstacles: tuple[Obstacle, ...], spacing: Spacing, 
     return Border(np.concatenate(loops), np.concatenate(kinds).astype(np.int64), np.concatenate(edges))
 
 
-def _divided(curve: Callable[[NDArray[np.float64]], Places], spacing: Spacing, closed: bool) -> Places:
+Curve = Callable[[NDArray[np.float64]], Places]
+
+
+def _straight(start: Places, stop: Places) -> Curve:
+    return lambda share: start + (stop - start) * share[:, None]
+
+
+def _around(obstacle: Obstacle) -> Curve:
+    return lambda share: obstacle.border(2 * np.pi * share)
+
+
+def _divided(curve: Curve, spacing: Spacing, closed: bool) -> Places:
     """Points on a curve over [0, 1] at the wanted spacing, the first included and the last not."""
     share = np.linspace(0, 1, FINE + 1)
     lengths = np.linalg.norm(np.diff(curve(share), axis=0), axis=1)
     counted = np.concatenate([[0.0], np.cumsum(lengths / spacing(curve((share[1:] + share[:-1]) / 2)))])
     pieces = max(round(counted[-1]), 3 if closed else 1)
-    return curve(np.interp(np.arange(pieces) * (counted[-1] / pieces), counted, share))
+    found: Places = curve(np.interp(np.arange(pieces) * (counted[-1] / pieces), counted, share))
+    return found
 
 
 def mesh_of(
@@ -199,10 +211,7 @@ def _relaxed(inner: Places, border: Border, length: float, obstacles: tuple[Obst
         if turn >= PUSHES or (np.linalg.norm(nodes - last, axis=1) > MOVED * wanted).any():
             edges = _edges(_triangles(nodes, obstacles, fixed))
             last = nodes.copy()
-        if turn < PUSHES:
-            moved = _pushes(nodes, edges, spacing)
-        else:
-            moved = _middles(nodes, edges) - nodes
+        moved = _pushes(nodes, edges, spacing) if turn < PUSHES else _middles(nodes, edges) - nodes
         moved[:fixed] = 0
         tried = nodes + moved
         clear = _clearance(tried[fixed:], length, obstacles) > 0.5 * CLEAR * wanted[fixed:]
@@ -234,7 +243,7 @@ def _summed(places: NDArray[np.int64], values: NDArray[np.float64], count: int) 
 
 def _triangles(nodes: Places, obstacles: tuple[Obstacle, ...], fixed: int) -> NDArray[np.int64]:
     """Delaunay's triangles outside the obstacles, counterclockwise."""
-    cells = Delaunay(nodes).simplices.astype(np.int64)
+    cells: NDArray[np.int64] = Delaunay(nodes).simplices.astype(np.int64)
     if obstacles:
         outside = distance_to(obstacles, nodes[cells].mean(1)) > 0
         cells = cells[outside | ~(cells < fixed).all(1)]
@@ -245,7 +254,8 @@ def _triangles(nodes: Places, obstacles: tuple[Obstacle, ...], fixed: int) -> ND
 
 def _doubled_areas(nodes: Places, cells: NDArray[np.int64]) -> NDArray[np.float64]:
     first, second = nodes[cells[:, 1]] - nodes[cells[:, 0]], nodes[cells[:, 2]] - nodes[cells[:, 0]]
-    return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    areas: NDArray[np.float64] = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    return areas
 
 
 def _edges(cells: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ups_kit import DataError
 from ups_kit.data.mesh_store import MeshSample, write_meshes
 
-from .config import ObstacleFlow2DConfig
+from .config import PRESSURE_UNIT, SPEED_UNIT, ObstacleFlow2DConfig
 from .meshing import Mesh, mesh_of, spacing_for
 from .obstacles import Obstacle, Room
 from .spaces import scikit_fem, space_on
@@ -27,10 +27,10 @@ from .starting import Start, inflow
 from .stepping import Flow
 
 PART = 8  # trajectories: what is lost at most when a making is stopped
-COURANT, HIGHEST = 0.15, 0.2  # triangles crossed in a step: as it is chosen, and where it is halved
+COURANT, HIGHEST = 0.17, 0.21  # triangles crossed in a step: as it is chosen, and where it is halved
 LOOKS = 4  # steps between looks at it
-MOST_STEPS = 20_000  # of a frame
-WASTE = 0.75  # of the steps that a frame needs over those that the last one took, below which it takes fewer
+UNBOUNDED = 1e5  # triangles in a unit of time: some 100 to 1000 are usual
+WASTE, SLACK = 0.75, 1.15  # steps that a time needs over those as long as the last ones: kept between these
 HEADER_BYTES = 2**13  # of a trajectory's arrays
 Part = Mapping[str, NDArray[np.generic]]
 
@@ -77,7 +77,7 @@ class ObstacleFlow:
         """Trajectories start … stop - 1, filled up at the end to as many nodes N and cells M as the largest has.
 
         `velocity` (S, frames, N, 2), `pressure` (S, frames, N, 1), `coords` (S, N, 2), `cells` (S, M, 3), `node_type`
-        (S, N), `counts` (S, 2) of nodes and cells, `nu` (S,). Raises DataError where one cannot be drawn or solved.
+        (S, N), `counts` (S, 2) of nodes and cells, `nu` (S, 1). Raises DataError where one cannot be drawn or solved.
         """
         solved = []
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -129,12 +129,12 @@ class ObstacleFlow:
             "cells": mesh.cells,
             "node_type": mesh.kinds,
             "counts": np.array([len(mesh.nodes), len(mesh.cells)]),
-            "nu": np.float64(drawn.viscosity),
+            "nu": np.array([drawn.viscosity]),
         }
 
     def write(self, path: Path, parts: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Write the store at `path` from all parts."""
-        units = {"velocity": "length / time", "pressure": "(length / time)^2", "coords": "length", "time": "time"}
+        units = {"velocity": SPEED_UNIT, "pressure": PRESSURE_UNIT, "coords": "length", "time": "time"}
         domain = ((0.0, self.config.length), (0.0, 1.0))
         write_meshes(path, self._samples(parts), domain=domain, periodic=(False, False), units=units)
 
@@ -148,43 +148,44 @@ class ObstacleFlow:
                     fields={name: part[name][place, :, :nodes] for name in ("velocity", "pressure")},
                     time=time,
                     statics={"node_type": part["node_type"][place, :nodes]},
-                    parameters={"nu": float(part["nu"][place])},
+                    parameters={"nu": float(part["nu"][place, 0])},
                 )
 
 
 def carry(flow: Flow, duration: float, name: str) -> None:
     """Solve for a time, with equal steps that suit the mesh and the flow. DataError, with `name`, where none does."""
-    wanted = _steps(flow, duration, COURANT, name)
-    held = duration / flow.step
-    if not (WASTE * held <= wanted <= held and abs(held - round(held)) < 1e-6):
-        flow.restep(duration / wanted)
-    left = round(duration / flow.step)
-    while left:
-        if flow.courant > HIGHEST:
-            flow.restep(flow.step / 2)
-            left *= 2
-        taken = min(LOOKS, left)
-        flow.advance(taken)
-        left -= taken
-        _steps(flow, duration, COURANT, name)
+    with np.errstate(over="ignore", invalid="ignore"):  # of a flow that grows without bounds, which is told
+        wanted = max(1, math.ceil(duration * _fastest(flow, name) / COURANT))
+        held = duration / flow.step
+        if not (WASTE * held <= wanted <= SLACK * held and abs(held - round(held)) < 1e-6):
+            flow.restep(duration / wanted)
+        left = round(duration / flow.step)
+        while left:
+            if flow.step * _fastest(flow, name) > HIGHEST:
+                flow.restep(flow.step / 2)
+                left *= 2
+            taken = min(LOOKS, left)
+            flow.advance(taken)
+            left -= taken
+        _fastest(flow, name)
 
 
-def _steps(flow: Flow, duration: float, courant: float, name: str) -> int:
-    """How many steps a time needs."""
-    needed = duration * flow.space.transport.fastest(flow.velocity) / courant
-    if not needed < MOST_STEPS:
+def _fastest(flow: Flow, name: str) -> float:
+    """How many triangles the flow crosses in a unit of time; DataError where that has no bounds."""
+    fastest = flow.space.transport.fastest(flow.velocity)
+    if not fastest < UNBOUNDED:
         raise DataError(
             f"{name}: its flow does not stay finite with these settings of the simulator; take a smaller Reynolds "
             "number, more points, or slower eddies",
             key="simulate.reynolds",
         )
-    return max(1, math.ceil(needed))
+    return fastest
 
 
 def _stacked(arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
     """One array of several, each axis as long as the longest, filled up with zeros."""
-    shape = np.max([each.shape for each in arrays], axis=0) if arrays[0].ndim else ()
-    whole = np.zeros((len(arrays), *(int(size) for size in shape)), arrays[0].dtype)
-    for place, each in enumerate(arrays):
-        whole[(place, *(slice(0, size) for size in each.shape))] = each
+    shape = tuple(max(sizes) for sizes in zip(*(each.shape for each in arrays)))
+    whole = np.zeros((len(arrays), *shape), arrays[0].dtype)
+    for filled, each in zip(whole, arrays):
+        filled[tuple(slice(0, count) for count in each.shape)] = each
     return whole

@@ -36,31 +36,44 @@ class Transport:
     values: Values  # (points, 7) of the basis functions
     functions: Values  # (3 · points, 7) these, and their derivatives by the two reference coordinates
     inverse: Values  # (2, 2, M) derivatives of the reference coordinates by the space's
-    weights: Values  # (points, M)
+    areas: Values  # (M,) of the triangles
+    tests: Values  # (7, points) the basis functions times the quadrature's weights
     exit: Values  # (V, 2) weights of the border that the flow leaves through, times its normal
 
     def __call__(self, velocity: Values) -> Values:
         """(V, 2) for the velocity (V, 2)."""
         (u, u_r, u_s), (v, v_r, v_s) = self._at_points(velocity)
+        r, s = self._crossing(u, v)
         (r_x, r_y), (s_x, s_y) = self.inverse
         half = 0.5 * (u_r * r_x + u_s * s_x + v_r * r_y + v_s * s_y)
-        r, s = u * r_x + v * r_y, u * s_x + v * s_y  # the velocity in reference coordinates
-        found = np.minimum((velocity * self.exit).sum(1), 0.0)[:, None] * (-0.5 * velocity)
+        found: Values = np.minimum((velocity * self.exit).sum(1), 0.0)[:, None] * (-0.5 * velocity)
         for axis, (own, own_r, own_s) in enumerate(((u, u_r, u_s), (v, v_r, v_s))):
-            tested = self.values.T @ ((r * own_r + s * own_s + half * own) * self.weights)
+            own_r *= r
+            own_s *= s
+            own *= half
+            own_r += own_s
+            own_r += own
+            tested = (self.tests @ own_r) * self.areas
             found[:, axis] += np.bincount(self.places.ravel(), tested.ravel(), minlength=len(velocity))
         return found
+
+    def _crossing(self, u: Values, v: Values) -> tuple[Values, Values]:
+        """A velocity in reference coordinates."""
+        (r_x, r_y), (s_x, s_y) = self.inverse
+        along: Values = u * r_x + v * r_y
+        across: Values = u * s_x + v * s_y
+        return along, across
 
     def _at_points(self, velocity: Values) -> Values:
         """Each component's value and two reference derivatives at the quadrature's points, (2, 3, points, M)."""
         local = np.take(np.ascontiguousarray(velocity.T), self.places, axis=1)  # (2, 7, M)
-        return (self.functions @ local).reshape(2, 3, len(self.values), -1)
+        found: Values = (self.functions @ local).reshape(2, 3, len(self.values), -1)
+        return found
 
     def fastest(self, velocity: Values) -> float:
         """How many triangles the flow crosses in a unit of time, at most: its speed in reference coordinates."""
         u, v = self.values @ np.take(np.ascontiguousarray(velocity.T), self.places, axis=1)
-        (r_x, r_y), (s_x, s_y) = self.inverse
-        r, s = u * r_x + v * r_y, u * s_x + v * s_y
+        r, s = self._crossing(u, v)
         return float(np.max([np.abs(r).max(), np.abs(s).max(), np.abs(r + s).max()]))
 
 
@@ -73,7 +86,7 @@ class Space:
 
     places: Places  # (V, 2)
     corners: NDArray[np.int64]  # (N,) which places are the mesh's nodes
-    free: NDArray[np.int64]  # places whose velocity is not given
+    free: int  # the velocity is given at all places but the first so many
     mass: Values  # (V,)
     stiffness: Any
     divergence: tuple[Any, Any]
@@ -105,7 +118,7 @@ class Space:
 def scikit_fem() -> Any:
     """The package `skfem`. DataError where it is not installed."""
     try:
-        import skfem
+        import skfem  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise DataError(
             "the simulator 'obstacle_flow2d' needs scikit-fem: `pip install 'ups_kit[mesh]'`", key="simulate"
@@ -126,29 +139,37 @@ def space_on(mesh: Mesh, closed: bool = False) -> Space:
     rim = grid.boundary_facets()
     leaves = (mesh.kinds[grid.facets[:, rim]] == OUTFLOW).any(0) & (not closed)
     fixed = basis.get_dofs(rim[~leaves]).all()
-    local = basis.element_dofs.astype(np.int64)
+    free = np.setdiff1d(np.arange(basis.N), fixed)
+    order = np.concatenate([free, fixed])
+    number = np.empty_like(order)
+    number[order] = np.arange(basis.N)
+    local = number[basis.element_dofs]
     sides = grid.p[:, grid.t[1:]] - grid.p[:, grid.t[:1]]  # (space, reference, M)
     doubled = sides[0, 0] * sides[1, 1] - sides[0, 1] * sides[1, 0]
     weights = np.repeat([CORNER, MIDDLE, CENTRE], [3, 3, 1])[:, None] * (np.abs(doubled) / 2)
     return Space(
-        places=np.ascontiguousarray(basis.doflocs.T),
-        corners=basis.nodal_dofs[0].astype(np.int64),
-        free=np.setdiff1d(np.arange(basis.N), fixed),
-        mass=np.bincount(local.ravel(), weights.ravel(), minlength=basis.N),
-        stiffness=stiffness.tocsr(),
-        divergence=divergence,  # type: ignore[arg-type]
-        transport=_transport(basis, grid, sides / doubled, rim[leaves]),
+        places=np.ascontiguousarray(basis.doflocs.T[order]),
+        corners=number[basis.nodal_dofs[0]],
+        free=len(free),
+        mass=np.bincount(local.ravel(), weights.ravel(), minlength=basis.N).astype(np.float64),
+        stiffness=stiffness.tocsr()[order][:, order],
+        divergence=(divergence[0][:, order], divergence[1][:, order]),
+        transport=_transport(basis, grid, (sides, doubled), rim[leaves], order),
         closed=closed,
     )
 
 
-def _transport(basis: Any, grid: Any, scaled: Values, exits: NDArray[np.int64]) -> Transport:
-    """`scaled` (2, 2, M) are the sides over twice the triangles' signed areas; `exits`: facets the flow leaves by."""
+def _transport(
+    basis: Any, grid: Any, triangles: tuple[Values, Values], exits: NDArray[np.int64], order: NDArray[np.int64]
+) -> Transport:
+    """Of triangles' sides (2, 2, M) [space, reference] and twice their signed areas (M,), the facets that the flow
+    leaves by, and scikit-fem's numbers of all places in the order that they have here.
+    """
+    scaled, areas = triangles[0] / triangles[1], np.abs(triangles[1]) / 2
     functions = [basis.elem.lbasis(basis.X, number) for number in range(7)]
     values = np.stack([value for value, _ in functions], 1)
     slopes = [np.stack([slope[axis] for _, slope in functions], 1) for axis in (0, 1)]
     inverse = np.array([[scaled[1, 1], -scaled[0, 1]], [-scaled[1, 0], scaled[0, 0]]])
-    weights = np.ascontiguousarray(basis.dx.T)
     ends = grid.p[:, grid.facets[:, exits]]
     along = ends[:, 1] - ends[:, 0]  # (space, facets)
     normal = np.stack([along[1], -along[0]]) * np.where(along[1] < 0, -1.0, 1.0)  # along the channel
@@ -157,12 +178,13 @@ def _transport(basis: Any, grid: Any, scaled: Values, exits: NDArray[np.int64]) 
     for places, share in (*ends_of, (basis.facet_dofs[0][exits], 2 / 3)):  # Simpson's rule
         np.add.at(ways_out, places, share * normal.T)
     return Transport(
-        places=np.ascontiguousarray(basis.element_dofs.astype(np.int64)),
+        places=np.argsort(order)[basis.element_dofs],
         values=values,
         functions=np.concatenate([values, *slopes]),
         inverse=inverse,
-        weights=weights,
-        exit=ways_out,
+        areas=areas,
+        tests=values.T * (basis.W / basis.W.sum()),
+        exit=ways_out[order],
     )
 
 

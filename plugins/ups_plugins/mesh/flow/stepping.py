@@ -2,15 +2,15 @@
 
     u_t + (u·∇)u = -∇p + ν ∇²u,  ∇·u = 0
 
-u is the velocity, p the pressure over the density, ν the viscosity. On part of the border u is given; on the rest, where
-the flow leaves, ν ∂u/∂n = p n: nothing pulls at it.
+u is the velocity, p the pressure over the density, ν the viscosity. On part of the border u is given; on the rest,
+where the flow leaves, ν ∂u/∂n = p n: nothing pulls at it.
 
 Second-order backward differences, viscosity implicit, the transport extrapolated from the last three steps by 8/3, -7/3
 and 2/3: of second order, and stable for waves of up to 0.72 radians in a step, where 2 and -1 are stable for none (the
 roots of its polynomial on the imaginary axis). A step is solved with the pressure before it, and then the velocity is
-freed of divergence, which gives the pressure's change φ (Guermond, Minev and Shen, CMAME 195:6011, 2006). The mass matrix M being diagonal,
-S φ = -(3/2Δt) B u with S = B M⁻¹ Bᵀ as it stands: ∇·u is zero to rounding for each linear test function, and given
-velocities are kept. The two matrices are factorised once for a mesh and a step.
+freed of divergence, which gives the pressure's change φ (Guermond, Minev and Shen, CMAME 195:6011, 2006). The mass
+matrix M being diagonal, S φ = -(3/2Δt) B u with S = B M⁻¹ Bᵀ as it stands: ∇·u is zero to rounding for each linear test
+function, and given velocities are kept. The matrices are factorised once for a mesh and a step.
 
 It fails where the step is too long for the mesh: `Flow.courant` is to stay below about 0.25, the fastest waves of the
 transport having up to 2.9 radians for each triangle that is crossed.
@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 from attrs import define, field
-from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
 from .spaces import Space, Values
@@ -60,38 +59,34 @@ class Flow:
         self._projection = factorised(self._schur())
         self.velocity = self.velocity.copy()
         self._set_given(self.velocity, self.time)
-        self.velocity += self._freed(self.velocity)[0]
+        self._free_of_divergence(self.velocity)
 
     def _set_given(self, velocity: Values, time: float) -> None:
-        fixed = np.ones(len(velocity), bool)
-        fixed[self.space.free] = False
-        velocity[fixed] = self.given(time)[fixed]
+        velocity[self.space.free :] = self.given(time)[self.space.free :]
 
     def _schur(self) -> Any:
         """B M⁻¹ Bᵀ over the free places; of a closed flow, with the first node's pressure at 0."""
         free = self.space.free
-        inverse = sparse.diags(1 / self.space.mass[free])
-        total = sum(part[:, free] @ inverse @ part[:, free].T for part in self.space.divergence)
+        inverse = sparse.diags(1 / self.space.mass[:free])
+        total = sum(part[:, :free] @ inverse @ part[:, :free].T for part in self.space.divergence)
         return total[1:, 1:] if self.space.closed else total
 
-    def _freed(self, velocity: Values) -> tuple[Values, Values]:
-        """What frees a velocity of divergence, (V, 2), and its potential, (N,)."""
-        space = self.space
+    def _free_of_divergence(self, velocity: Values) -> Values:
+        """Change a velocity (V, 2) at the free places until it is; the potential that this takes, (N,)."""
+        space, free = self.space, self.space.free
         flux = space.flux(velocity)
         potential = np.zeros(len(flux))
-        kept = slice(1, None) if space.closed else slice(None)
-        potential[kept] = self._projection.solve(-flux[kept])
-        change = np.zeros_like(velocity)
-        change[space.free] = space.push(potential)[space.free] / space.mass[space.free, None]
-        return change, potential
+        first = 1 if space.closed else 0
+        potential[first:] = self._projection.solve(-flux[first:])
+        velocity[:free] += space.push(potential)[:free] / space.mass[:free, None]
+        return potential
 
     def _factors(self, rate: float) -> tuple[Any, Any]:
         """The matrix rate · M + ν K of the free places, factorised, and its columns of the given ones."""
         if rate not in self._momentum:
-            space = self.space
-            fixed = np.setdiff1d(np.arange(len(space.mass)), space.free)
-            rows = (sparse.diags(rate * space.mass) + self.viscosity * space.stiffness).tocsr()[space.free]
-            self._momentum[rate] = factorised(rows[:, space.free]), (rows[:, fixed], fixed)
+            space, free = self.space, self.space.free
+            rows = (sparse.diags(rate * space.mass) + self.viscosity * space.stiffness).tocsr()[:free]
+            self._momentum[rate] = factorised(rows[:, :free]), rows[:, free:]
         return self._momentum[rate]
 
     @property
@@ -129,13 +124,15 @@ class Flow:
     def _stepped(self, rate: float, history: Values, carried: Values) -> tuple[Values, Values]:
         """Velocity and pressure of (rate · u - history) + carried = -∇p + ν ∇²u."""
         space = self.space
-        factors, (columns, fixed) = self._factors(rate)
+        factors, columns = self._factors(rate)
         velocity = np.empty_like(self.velocity)
-        velocity[fixed] = self.given(self.time + self.step)[fixed]
-        right = space.mass[:, None] * history - carried + space.push(self.pressure)
-        velocity[space.free] = factors.solve(right[space.free] - columns @ velocity[fixed])
-        change, potential = self._freed(velocity)
-        return velocity + change, self.pressure + rate * potential
+        self._set_given(velocity, self.time + self.step)
+        right = space.mass[:, None] * history
+        right -= carried
+        right += space.push(self.pressure)
+        velocity[: space.free] = factors.solve(right[: space.free] - columns @ velocity[space.free :])
+        potential = self._free_of_divergence(velocity)
+        return velocity, self.pressure + rate * potential
 
     def restep(self, step: float) -> None:
         """Go on with another step. What was a step ago is taken from the last two velocities, linear in time: an error
