@@ -18,6 +18,7 @@ from ups_kit.data.making import make, make_if_missing
 from ups_kit.data.mesh_store import MeshSample, write_meshes
 from ups_kit.data.meshes import edges_of, lumped
 from ups_kit.interfaces import Meshed
+from ups_plugins.grid.config import GridEncoderConfig
 from ups_plugins.mesh.formats import MeshZarrConfig
 
 from .flows import mesh_sample
@@ -264,7 +265,15 @@ def test_readers_in_other_processes_read_the_same(write_flow: WriteStore) -> Non
     batches = []
     for workers in (0, 2):
         source = TrainingWindows(
-            dataset=data, steps=2, batch=4, seed=0, stage="s", shift=False, device=torch.device("cpu"), workers=workers
+            dataset=data,
+            steps=2,
+            batch=4,
+            seed=0,
+            stage="s",
+            shift=False,
+            device=torch.device("cpu"),
+            workers=workers,
+            worker_start="fork",
         )
         with source.stream(0) as stream:
             batches.append([next(stream) for _ in range(3)])
@@ -272,6 +281,12 @@ def test_readers_in_other_processes_read_the_same(write_flow: WriteStore) -> Non
         assert torch.equal(one.states, other.states)
         assert torch.equal(one.inputs.values, other.inputs.values)
         assert torch.equal(one.inputs.positions, other.inputs.positions)
+
+
+def test_a_grid_encoder_is_told_what_to_use(write_flow: WriteStore) -> None:
+    config = MeshZarrConfig(path=write_flow())
+    problems = dict(GridEncoderConfig().check(config.describe(), LATENT))
+    assert problems == {"use": "'grid' needs fields on a regular grid, these data are mesh; use 'mesh'"}
 
 
 @frozen

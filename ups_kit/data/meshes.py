@@ -71,18 +71,28 @@ def lumped(coords: NDArray[np.float64], cells: Cells, kind: str) -> NDArray[np.f
 
 
 def facets(cells: Cells, kind: str) -> Facets:
-    """All facets, in the order of their corners' numbers."""
+    """All facets, in the order of their corners' numbers. Corners are not negative."""
     every = np.concatenate([cells[:, list(corners)] for corners in _FACETS[kind]])
     owner = np.tile(np.arange(len(cells)), len(_FACETS[kind]))
-    _, place, inverse, counts = np.unique(
-        np.sort(every, 1), axis=0, return_index=True, return_inverse=True, return_counts=True
-    )
-    last = np.full(len(place), -1)
-    order = np.arange(len(owner))
-    inverse = inverse.reshape(-1)
-    later = order != place[inverse]
-    last[inverse[later]] = owner[later]
-    return Facets(every[place], owner[place], last, counts)
+    ordered = np.sort(every, 1)
+    order = _order(ordered)
+    new = np.ones(len(order), bool)
+    new[1:] = (ordered[order[1:]] != ordered[order[:-1]]).any(1)
+    starts = np.flatnonzero(new)
+    counts = np.diff(np.append(starts, len(order)))
+    last = np.where(counts > 1, owner[order[np.minimum(starts + 1, len(order) - 1)]], -1)
+    return Facets(every[order[starts]], owner[order[starts]], last, counts)
+
+
+def _order(rows: Cells) -> NDArray[np.intp]:
+    """The order that sorts rows by their numbers, from the first on; equal ones stay in theirs."""
+    base = int(rows.max(initial=0)) + 1
+    if base ** rows.shape[1] >= 2**62:
+        return np.lexsort(rows.T[::-1])
+    key = rows[:, 0].copy()
+    for column in rows.T[1:]:
+        key = key * base + column
+    return np.argsort(key, kind="stable")
 
 
 def boundary(cells: Cells, kind: str, nodes: int) -> NDArray[np.bool_]:
@@ -97,8 +107,11 @@ def edges_of(cells: Cells, kind: str) -> Cells:
     pairs = {"line": ((0, 1),), "tetra": ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))}
     cube = tuple((i, (i + 1) % 4) for i in range(4)) + tuple((4 + i, 4 + (i + 1) % 4) for i in range(4))
     pairs["hexahedron"] = cube + tuple((i, i + 4) for i in range(4))
-    both = np.concatenate([cells[:, list(pair)] for pair in pairs.get(kind, _FACETS[kind])])
-    return np.unique(np.sort(both, 1), axis=0)
+    both = np.sort(np.concatenate([cells[:, list(pair)] for pair in pairs.get(kind, _FACETS[kind])]), 1)
+    both = both[_order(both)]
+    new = np.ones(len(both), bool)
+    new[1:] = (both[1:] != both[:-1]).any(1)
+    return both[new]
 
 
 def triangles(cells: Cells, kind: str) -> Cells | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from ups_kit import DataError, Field
-from ups_kit.data.chunks import process_cache
+from ups_kit.data.chunks import ChunkCache
 from ups_kit.data.making import check_made_by
 from ups_kit.data.mesh_store import LAPLACIAN
 from ups_kit.data.meshes import boundary, lumped, mesh_problems, triangles
@@ -24,6 +25,7 @@ from .formats import MeshZarrConfig, check_features, chosen
 from .store import MeshStore, StoredSample, parameters_of
 
 Array = NDArray[Any]
+KEPT_BYTES = 128 * 2**20  # of nodes, statics and weights, in one process
 SHOWN = 4  # problems of one mesh that a message lists
 BEYOND = 1e-6  # of the domain's extent, by which nodes may lie outside of it
 
@@ -119,7 +121,7 @@ class MeshSource:
     def weights(self, number: int) -> NDArray[np.float32] | None:
         if self._sample(number).cells is None:
             return None
-        return self._kept(number, "weights", lambda: self._lumped(number).astype(np.float32))
+        return self._feature("area", number)
 
     def cells(self, number: int) -> NDArray[np.int64] | None:
         """Triangles, for pictures."""
@@ -170,8 +172,8 @@ class MeshSource:
         return None if array is None else np.asarray(array.values(), np.int64)
 
     def _kept(self, number: int, what: str, compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
-        """What a sample has in all its windows, kept among the chunks that were read last."""
-        key, cache = (self.token, what, number), process_cache()
+        """What a sample has in all its windows, kept for those that were read last."""
+        key, cache = (self.token, what, number), _kept_arrays()
         found = cache.get(key)
         if found is None:
             found = compute()
@@ -193,13 +195,17 @@ class MeshSource:
                     f"{values.min()} … {values.max()}"
                 )
             parts.append(np.eye(each.channels, dtype=np.float32)[values])
-        computed: Mapping[str, Callable[[int], NDArray[np.floating]]] = {
+        parts += [self._feature(name, number)[:, None] for name in self.features]
+        return np.concatenate(parts, 1) if parts else np.empty((sample.points, 0), np.float32)
+
+    def _feature(self, name: str, number: int) -> NDArray[np.float32]:
+        """What is computed of a mesh, (N,)."""
+        computed: Mapping[str, Callable[[int], NDArray[Any]]] = {
             "boundary": self._boundary,
             "area": self._lumped,
             "sdf": self._distance,
         }
-        parts += [computed[name](number).astype(np.float32)[:, None] for name in self.features]
-        return np.concatenate(parts, 1) if parts else np.empty((sample.points, 0), np.float32)
+        return self._kept(number, name, lambda: computed[name](number).astype(np.float32))
 
     def _cells(self, number: int) -> tuple[NDArray[np.int64], str]:
         table, sample = self._table(number, "cells"), self._sample(number)
@@ -213,7 +219,7 @@ class MeshSource:
             raise DataError(self.problem(number) or sample.where)
         return table, sample.kind
 
-    def _boundary(self, number: int) -> NDArray[np.floating]:
+    def _boundary(self, number: int) -> NDArray[np.float32]:
         cells, kind = self._cells(number)
         return boundary(cells, kind, self._sample(number).points).astype(np.float32)
 
@@ -225,7 +231,7 @@ class MeshSource:
         """The distance to the nearest node on the boundary, (N,)."""
         from scipy.spatial import cKDTree
 
-        ends, coords = self._boundary(number) > 0, self.coords(number)
+        ends, coords = self._feature("boundary", number) > 0, self.coords(number)
         if not ends.any():
             raise DataError(f"{self.where(number)}: the mesh has no boundary, so that there is no 'sdf'", "features")
         distances: NDArray[np.float64] = cKDTree(coords[ends]).query(coords)[0]
@@ -262,6 +268,17 @@ class MeshSource:
         if matrix is not None:
             found += _matrix_problems(*matrix, len(coords))
         return found
+
+
+_CACHES: dict[int, ChunkCache] = {}  # by process
+
+
+def _kept_arrays() -> ChunkCache:
+    """This process's arrays of samples; a forked child has none from its parent."""
+    if os.getpid() not in _CACHES:
+        _CACHES.clear()
+        _CACHES[os.getpid()] = ChunkCache(KEPT_BYTES)
+    return _CACHES[os.getpid()]
 
 
 def _channels(sample: StoredSample) -> dict[str, int]:
