@@ -12,6 +12,7 @@ periodic axis places wrap around; along others they stay within the domain.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,6 +59,7 @@ def moved(positions: Tensor, velocity: Tensor, fields: FieldSpec) -> Tensor:
     """Where points (…, D) are one time step later, with a velocity (…, D) in physical units.
 
     They wrap around periodic axes. Along others they do not leave the domain, or stay as far outside as they were.
+    NaN where the velocity is not finite.
     """
     there = positions + fields.dt * velocity
     axes = []
@@ -68,7 +70,7 @@ def moved(positions: Tensor, velocity: Tensor, fields: FieldSpec) -> Tensor:
             axes.append(torch.where((now >= low) & (now < high), now, around))
         else:
             axes.append(torch.minimum(torch.maximum(now, before.clamp_max(low)), before.clamp_min(high)))
-    return torch.stack(axes, -1)
+    return torch.where(torch.isfinite(there), torch.stack(axes, -1), math.nan)
 
 
 def displacement(start: Tensor, end: Tensor, fields: FieldSpec) -> Tensor:

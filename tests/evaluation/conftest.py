@@ -131,8 +131,9 @@ SPEEDS = (0.3, -0.7, 1.1, 0.45, -0.2, 0.9, 1.6)
 
 @pytest.fixture(autouse=True)
 def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few pixels: what takes the time of a report is to draw them."""
+    """Few pixels, and few frames: what takes the time of a report is to draw them."""
     monkeypatch.setattr("ups_plugins.upt.evaluation.report.DPI", 36)
+    monkeypatch.setattr("ups_plugins.upt.evaluation.animation.FRAMES", 3)
 
 
 @pytest.fixture

@@ -5,39 +5,76 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ups_kit.interfaces import FieldSpec
+from ups_kit.motion import displacement
 
 from .definitions import field_label
 from .measurement import Measured
-from .style import ERROR_COLORS, FIELD_COLORS, bare, keep_clear, new_figure, time_label
+from .scenes import Scene, aspect, color_bar, draw_values
+from .style import DISTANCE_COLORS, ERROR_COLORS, FIELD_COLORS, bare, new_figure, time_label
 
 FRAMES_SHOWN = 5
 FIELDS_SHOWN = 6
 PANELS_WIDTH = 8.0  # inches, of all panels of a row
 
-Panel = tuple[str, NDArray[np.float64], dict[str, Any]]  # title, values (N,), scale of colours
+Values = NDArray[np.float64]
+Panel = tuple[str, Values, dict[str, Any]]  # title, values (N,), scale of colours
+
+
+class Course:
+    """What is shown of one trajectory from its last given frame on: one number of every point and frame.
+
+    The first channel of the first target field; of points that move their speed. The error is the difference, of points
+    that move their distance from the true place.
+    """
+
+    def __init__(self, measured: Measured, kind: str) -> None:
+        truth, shown = measured.truth, measured.shown[kind]
+        self.first = truth.given - 1
+        frames = truth.values[shown.sample, self.first :].double(), shown.forecast[self.first :].double()
+        self.times: Values = truth.times[self.first :].double().numpy()
+        motion = truth.fields.motion
+        if motion is None:
+            self.name = field_label(truth.fields.targets[0])
+            self.true, self.predicted = (values[..., 0].numpy() for values in frames)
+            self.error = self.predicted - self.true
+            self.error_name = f"error of {self.name}"
+        else:
+            assert shown.positions is not None
+            self.name, self.error_name = "speed", "distance from the true place"
+            self.true, self.predicted = (values[..., motion].norm(dim=-1).numpy() for values in frames)
+            way = displacement(truth.positions[shown.sample], shown.positions, truth.fields)
+            self.error = way[self.first :].double().norm(dim=-1).numpy()
+        self.own = truth.points_of(shown.sample).numpy()
+        self._measured, self._shown = measured, shown
+
+    @property
+    def scales(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Of truth and prediction, and of the error; real points alone count."""
+        field, error = scales_of(self.true[:, self.own], self.error[:, self.own])
+        if self._measured.truth.moving:
+            error = {"cmap": DISTANCE_COLORS, "vmin": 0.0, "vmax": error["vmax"]}
+        return field, error
+
+    def scene(self, frame: int, forecast: bool = False) -> Scene:
+        """Where the points are, frames counted from the last given one."""
+        return Scene.of(self._measured, self._shown, self.first + frame, forecast)
 
 
 def draw_sample(measured: Measured, kind: str) -> Figure:
     """Truth, latent rollout and error of one trajectory: space over time in one dimension, else frames at a few times.
 
-    Shows the first channel of the first target field. Of steady data: the inputs, and the answer of each field.
+    Of steady data: the inputs, and the answer of each field.
     """
-    truth, shown = measured.truth, measured.shown[kind]
-    if truth.fields.steady:
+    fields = measured.truth.fields
+    if fields.steady:
         return _fields_at(measured, kind, 0)
-    first = truth.given - 1
-    true = truth.values[shown.sample, first:, :, 0].double().numpy()
-    predicted = shown.forecast[first:, :, 0].double().numpy()
-    times = truth.times[first:].double().numpy()
-    title = _title(measured, kind)
-    if truth.fields.grid is not None and truth.fields.space_dims == 1:
-        return _space_time(measured, true, predicted, times, title)
-    return _frames(measured, true, predicted, times, title)
+    course, title = Course(measured, kind), _title(measured, kind)
+    if fields.space_dims > 1:
+        return _frames(measured, course, title)
+    return _space_time(measured, course, title) if fields.grid is not None else _world_lines(measured, course, title)
 
 
 def draw_fields(measured: Measured, kind: str) -> Figure:
@@ -58,10 +95,10 @@ def _title(measured: Measured, kind: str) -> str:
     return f"{word} sample{parameters}: nRMSE{'' if truth.fields.steady else ' of the rollout'} {nrmse:.3g}"
 
 
-def _scales(true: np.ndarray, predicted: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
+def scales_of(true: np.ndarray, error: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
     """One scale for truth and prediction, that of the truth; a symmetric one for the error."""
-    error = np.abs(predicted - true)
-    largest = float(np.max(error[np.isfinite(error)], initial=0.0)) or 1e-12
+    size = np.abs(error)
+    largest = float(np.max(size[np.isfinite(size)], initial=0.0)) or 1e-12
     return _field_scale(true), {"cmap": ERROR_COLORS, "vmin": -largest, "vmax": largest}
 
 
@@ -70,15 +107,21 @@ def _field_scale(values: np.ndarray) -> dict[str, Any]:
     return {"cmap": FIELD_COLORS, "vmin": low, "vmax": high if high > low else low + 1e-12}
 
 
-def _space_time(measured: Measured, true: np.ndarray, predicted: np.ndarray, times: np.ndarray, title: str) -> Figure:
+# ---------------------------------------------------------------------------------------------------------------------
+# One field over time
+# ---------------------------------------------------------------------------------------------------------------------
+def _space_time(measured: Measured, course: Course, title: str) -> Figure:
     figure, axes = new_figure(1, 3, height=3.3, sharey=True)
-    fields = measured.truth.fields
-    low, high = fields.domain[0]
+    times = course.times
+    low, high = measured.truth.fields.domain[0]
     half = (times[-1] - times[0]) / max(len(times) - 1, 1) / 2
     extent = (times[0] - half, times[-1] + half, low, high)
-    name = field_label(fields.targets[0])
-    field, error = _scales(true, predicted)
-    panels = (("truth", true, field), ("latent rollout", predicted, field), ("error", predicted - true, error))
+    field, error = course.scales
+    panels = (
+        ("truth", course.true, field),
+        ("latent rollout", course.predicted, field),
+        ("error", course.error, error),
+    )
     for axis, (label, values, scale) in zip(axes.flat, panels, strict=True):
         image = axis.imshow(
             values.T, origin="lower", aspect="auto", extent=extent, interpolation="nearest", rasterized=True, **scale
@@ -87,29 +130,54 @@ def _space_time(measured: Measured, true: np.ndarray, predicted: np.ndarray, tim
         axis.set_title(label, fontsize="medium")
         axis.set_xlabel(time_label(measured.truth))
         if label != "truth":
-            figure.colorbar(image, ax=axis, label=name if label != "error" else f"error of {name}", pad=0.02)
+            name = course.name if label != "error" else course.error_name
+            figure.colorbar(image, ax=axis, label=name, pad=0.02)
     axes.flat[0].set_ylabel("position x")
     figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
     return figure
 
 
-def _frames(measured: Measured, true: np.ndarray, predicted: np.ndarray, times: np.ndarray, title: str) -> Figure:
+def _world_lines(measured: Measured, course: Course, title: str) -> Figure:
+    """Points of one dimension over time, as dots."""
+    figure, axes = new_figure(1, 3, height=3.3, sharey=True)
+    field, error = course.scales
+    panels = (
+        ("truth", course.true, field),
+        ("latent rollout", course.predicted, field),
+        ("error", course.error, error),
+    )
+    for axis, (label, values, scale) in zip(axes.flat, panels, strict=True):
+        scenes = [course.scene(frame, label == "latent rollout") for frame in range(len(course.times))]
+        places = np.stack([scene.places[:, 0] for scene in scenes])
+        times = np.broadcast_to(course.times[:, None], places.shape)
+        image = axis.scatter(times, places, c=values[:, course.own], s=4, lw=0, rasterized=True, **scale)
+        axis.grid(False)
+        axis.set_title(label, fontsize="medium")
+        axis.set_xlabel(time_label(measured.truth))
+        if label != "truth":
+            color_bar(figure, axis, image, course.name if label != "error" else course.error_name)
+    axes.flat[0].set_ylabel("position x")
+    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+    return figure
+
+
+def _frames(measured: Measured, course: Course, title: str) -> Figure:
+    times = course.times
     shown = np.unique(np.linspace(1, len(times) - 1, min(FRAMES_SHOWN, len(times) - 1)).round().astype(int))
     panel = PANELS_WIDTH / max(len(shown), 3)
-    figure, axes = new_figure(3, len(shown), height=0.8 + 3 * panel * _aspect(measured.truth.fields))
-    field, error = _scales(true, predicted)
-    name = measured.truth.fields.targets[0]
-    rows = (("truth", true, field), ("latent rollout", predicted, field), ("error", predicted - true, error))
+    figure, axes = new_figure(3, len(shown), height=0.8 + 3 * panel * aspect(measured.truth.fields))
+    field, error = course.scales
+    last = "error" if not measured.truth.moving else course.error_name
+    rows = (("truth", course.true, field), ("latent rollout", course.predicted, field), (last, course.error, error))
     for line, (label, values, scale) in zip(axes, rows, strict=True):
         for axis, frame in zip(line, shown, strict=True):
-            image = _draw_frame(axis, measured, values[frame], scale)
+            image = draw_values(axis, course.scene(frame, label == "latent rollout"), values[frame], scale, panel)
             bare(axis)
             if label == "truth":
                 axis.set_title(f"t = {times[frame]:.3g}", fontsize="medium")
         line[0].set_ylabel(label)
-        figure.colorbar(image, ax=list(line), pad=0.01, format="%.3g")
-    keep_clear(figure)
-    figure.suptitle(f"{title}; {field_label(name)}", fontsize="medium", x=0.01, ha="left")
+        color_bar(figure, line[-1], image)
+    figure.suptitle(f"{title}; {course.name}", fontsize="medium", x=0.01, ha="left")
     return figure
 
 
@@ -118,24 +186,27 @@ def _frames(measured: Measured, true: np.ndarray, predicted: np.ndarray, times: 
 # ---------------------------------------------------------------------------------------------------------------------
 def _fields_at(measured: Measured, kind: str, frame: int) -> Figure:
     """The first channel of every field at one frame; of steady data the inputs, too, in the first column."""
-    truth = measured.truth
-    rows = _field_panels(measured, kind, frame)
-    images = truth.fields.grid is None or truth.fields.space_dims > 1
+    truth, shown = measured.truth, measured.shown[kind]
+    rows, scenes = (
+        _field_panels(measured, kind, frame),
+        [Scene.of(measured, shown, frame, own) for own in (False, True)],
+    )
+    images = truth.fields.space_dims > 1
     columns = max(map(len, rows))
     panel = PANELS_WIDTH / columns
-    height = 0.7 + len(rows) * (0.75 * panel * _aspect(truth.fields) + 0.45 if images else 2.2)
+    height = 0.7 + len(rows) * (0.75 * panel * aspect(truth.fields) + 0.45 if images else 2.2)
     figure, axes = new_figure(len(rows), columns, height=height)
     for line, panels in zip(axes, rows, strict=True):
         for axis in line[: columns - len(panels)]:
             axis.set_visible(False)
         for axis, (title, values, scale) in zip(line[columns - len(panels) :], panels, strict=True):
             axis.set_title(title, fontsize="medium")
+            image = draw_values(axis, scenes[title == "latent rollout"], values, scale, panel)
             if images:
-                image = _draw_frame(axis, measured, values, scale)
                 bare(axis)
-                figure.colorbar(image, ax=axis, pad=0.02, format="%.3g")
+                color_bar(figure, axis, image)
             else:
-                _draw_line(axis, measured, values)
+                axis.set_xlabel("position x")
     time = "" if truth.fields.steady else f"; t = {truth.times[frame]:.3g}"
     figure.suptitle(f"{_title(measured, kind)}{time}", fontsize="medium", x=0.01, ha="left")
     return figure
@@ -143,13 +214,14 @@ def _fields_at(measured: Measured, kind: str, frame: int) -> Figure:
 
 def _field_panels(measured: Measured, kind: str, frame: int) -> list[list[Panel]]:
     truth, shown = measured.truth, measured.shown[kind]
+    own = truth.points_of(shown.sample).numpy()
     what = "answer" if truth.fields.steady else "latent rollout"
     inputs = _input_panels(measured, shown.sample) if truth.fields.steady else []
     rows, channel = [], 0
     for number, target in enumerate(truth.fields.targets[:FIELDS_SHOWN]):
         true = truth.values[shown.sample, frame, :, channel].double().numpy()
         predicted = shown.forecast[frame, :, channel].double().numpy()
-        field, error = _scales(true, predicted)
+        field, error = scales_of(true[own], (predicted - true)[own])
         name = field_label(target)
         panels: list[Panel] = [
             (f"truth, {name}", true, field),
@@ -164,42 +236,9 @@ def _field_panels(measured: Measured, kind: str, frame: int) -> list[list[Panel]
 def _input_panels(measured: Measured, sample: int) -> list[Panel]:
     """The first channel of each static field, normalised as the model sees it."""
     panels: list[Panel] = []
-    channel = 0
+    channel, own = 0, measured.truth.points_of(sample).numpy()
     for static in measured.truth.fields.statics:
         values = measured.truth.statics[sample, :, channel].double().numpy()
-        panels.append((f"input {static.name}, normalised", values, _field_scale(values)))
+        panels.append((f"input {static.name}, normalised", values, _field_scale(values[own])))
         channel += static.channels
     return panels
-
-
-def _draw_line(axis: Axes, measured: Measured, values: np.ndarray) -> None:
-    positions = measured.truth.positions[:, 0].numpy()
-    order = np.argsort(positions)
-    axis.plot(positions[order], values[order], color="#0072B2", lw=1.4)
-    axis.set_xlabel("position x")
-
-
-def _aspect(fields: FieldSpec) -> float:
-    """Height over width of a panel."""
-    extent = fields.extent
-    return min(max(extent[1] / extent[0], 0.25), 1.6) if len(extent) > 1 else 0.6
-
-
-def _draw_frame(axis: Axes, measured: Measured, values: np.ndarray, scale: dict[str, Any]) -> Any:
-    """One frame: a grid as an image (the middle slice of a three-dimensional one), other points as dots."""
-    fields = measured.truth.fields
-    if fields.grid is not None:
-        image = slice_of(values, fields)
-        (left, right), (low, high) = fields.domain[0], fields.domain[1]
-        return axis.imshow(image.T, origin="lower", extent=(left, right, low, high), interpolation="nearest", **scale)
-    positions = measured.truth.positions.numpy()
-    axis.set_aspect("equal" if positions.shape[1] > 1 else "auto")
-    height = positions[:, 1] if positions.shape[1] > 1 else values
-    return axis.scatter(positions[:, 0], height, c=values, s=4, lw=0, **scale)
-
-
-def slice_of(values: np.ndarray, fields: FieldSpec) -> np.ndarray:
-    """A grid's frame (N,) as an image (first axis, second axis), in the middle of a third."""
-    assert fields.grid is not None
-    block = values.reshape(fields.grid)
-    return block if block.ndim == 2 else block[:, :, block.shape[2] // 2]

@@ -116,6 +116,11 @@ def picture(figure: Figure, caption: str, dpi: int) -> str:
     """A figure within the page, and what stands below it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    image = f'<img alt="{escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
+    return image_of(buffer.getvalue(), "png", caption)
+
+
+def image_of(content: bytes, kind: str, caption: str) -> str:
+    """The content of an image file ("png", "gif") within the page, and what stands below it."""
+    data = base64.b64encode(content).decode()
+    image = f'<img alt="{escape(caption, quote=True)}" src="data:image/{kind};base64,{data}">'
     return f'<figure><div class="scroll">{image}</div><figcaption>{escape(caption)}</figcaption></figure>\n'

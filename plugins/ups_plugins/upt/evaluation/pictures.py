@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from .curves import History, draw_history
 from .fields import draw_fields, draw_sample
 from .measurement import Measured
+from .scores import Score
 from .spectra import draw_spectra
 from .style import FLOOR_STYLES, GREY, MODEL_STYLES, log_values, new_figure, time_label
 
@@ -38,6 +39,8 @@ def draw_pictures(measured: Measured) -> dict[str, Figure]:
     """All pictures of an evaluation by name, in the order of the report."""
     steady = measured.truth.fields.steady
     pictures = {"error_by_sample": draw_samples(measured)} if steady else {"error_over_time": draw_errors(measured)}
+    if measured.truth.moving:
+        pictures["positions_over_time"] = draw_positions(measured)
     pictures |= {f"sample_{kind}": draw_sample(measured, kind) for kind in measured.shown}
     if len(measured.truth.fields.targets) > 1 and not steady:
         pictures["fields_median"] = draw_fields(measured, "median")
@@ -98,6 +101,29 @@ def _errors_of(axis: Axes, measured: Measured, times: np.ndarray, name: str) -> 
         curve = getattr(floor.rollout, name).mean(0).numpy()
         axis.plot(times, _positive(curve), label=label.replace("_", " "), **FLOOR_STYLES[label])
     log_values(axis)
+
+
+def draw_positions(measured: Measured) -> Figure:
+    """How far points are from where they should be, over time: the root of the mean square, of rollouts and floors."""
+    figure, axes = new_figure(1, 1, height=3.6)
+    axis, times = axes.flat[0], _times(measured)
+    models = {"latent rollout": measured.latent, "re-encoded rollout": measured.reencoded}
+    scores = models | {name: floor.rollout for name, floor in measured.floors.items()}
+    for name, found in scores.items():
+        curve = np.array([np.nan if value is None else value for value in _values(found, "curve_position_mse")])
+        style = MODEL_STYLES.get(name) or FLOOR_STYLES[name]
+        axis.plot(times, _positive(np.sqrt(curve)), label=name.replace("_", " "), **style)
+    log_values(axis)
+    axis.set_xlabel(time_label(measured.truth))
+    axis.set_ylabel("RMS distance along an axis")
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _values(found: Score, name: str) -> list[float | None]:
+    curve = found.summary[name]
+    assert isinstance(curve, list)
+    return curve
 
 
 def draw_budget(measured: Measured) -> Figure:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from .card import Card, Row, number
 from .definitions import OTHER_METRICS, PARTICLE_METRICS
 from .facts import Facts
-from .page import PAGE, STYLE, definitions, paragraph, picture, section, small_print, table_of
+from .page import PAGE, STYLE, definitions, image_of, paragraph, picture, section, small_print, table_of
 from .printing import field_title, place_title, shuffle_lines
 
 CAPTIONS = {
@@ -20,10 +20,13 @@ CAPTIONS = {
     "The band holds the middle 80 % of the samples of the latent rollout.",
     "error_by_sample": "Error of the best to the worst sample, on a logarithmic scale; every curve has an order of its "
     "own. The thick line is the model, thin lines are the floors.",
+    "positions_over_time": "How far points are from their true places, on a logarithmic scale: the root of the mean "
+    "over samples, points and axes of the squared distance.",
     "sample_good": "Truth, forecast and error, on the truth's colour scale. One sample in ten is predicted better.",
     "sample_median": "The median sample: half are predicted better.",
     "sample_worst": "The worst sample of the split.",
     "fields_median": "All fields of the median sample at the last time, each on its truth's colour scale.",
+    "rollout_median": "The median sample's latent rollout beside the truth, over time.",
     "spectra": "Energy over wave number, summed over shells of |k|, mean over samples. A forecast below the truth at "
     "high k smooths; one above it invents.",
     "budget": "Parts of the latent rollout's error; see the table and the definitions below it.",
@@ -51,6 +54,7 @@ class Chapter:
     card: Card
     result: Mapping[str, Any]
     pictures: Mapping[str, Figure]
+    animation: bytes | None = None  # of the median rollout, a GIF
 
 
 def report_page(
@@ -82,8 +86,11 @@ def _chapter(chapter: Chapter) -> list[str]:
     errors = "Error by sample" if card.steady else "Error over time"
     contents = {
         "Scores": _verdict(card.verdict.status, card.verdict.text) + _tiles(card) + _score_table(card),
-        errors: _pictures(pictures, ("error_over_time", "error_by_sample", "error_by_parameter")),
-        "Samples": _pictures(pictures, ("sample_good", "sample_median", "sample_worst", "fields_median")),
+        errors: _pictures(
+            pictures, ("error_over_time", "positions_over_time", "error_by_sample", "error_by_parameter")
+        ),
+        "Samples": _pictures(pictures, ("sample_good", "sample_median", "sample_worst", "fields_median"))
+        + (image_of(chapter.animation, "gif", CAPTIONS["rollout_median"]) if chapter.animation else ""),
         "Spectra": _pictures(pictures, ("spectra",)),
         "Where the error comes from": _budget_table(card) + _pictures(pictures, ("budget",)),
         "Do the inputs matter?" if card.shuffle_statics.names else "Do the parameters matter?": "".join(

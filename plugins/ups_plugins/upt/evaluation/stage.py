@@ -13,6 +13,7 @@ from ups_kit.interfaces import Elsewhere, Multitask
 from ups_kit.tasks import model_for, tasks_of
 from ups_kit.trackers import Trackers
 
+from .animation import animate
 from .card import Card, make_card
 from .config import EvaluateConfig
 from .facts import read_facts
@@ -23,6 +24,8 @@ from .report import Chapter, report_page
 from .scores import Summary, finite
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.figure import Figure
 
     from ups_kit.assemble import Experiment
@@ -37,6 +40,7 @@ class Evaluation:
     def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
         """Evaluate the experiment's model; writes `report.html` and returns what the summary shall hold.
 
+        With pictures, the median rollout of two and three dimensions is an animation in the stage's folder, too.
         A data set of several tasks is evaluated task by task. Raises UpsKitError where a loss of the recipe does not
         reach what it declares to reach, and DataError where the split has nothing to score.
         """
@@ -51,7 +55,14 @@ class Evaluation:
         facts = read_facts(experiment, folder, time.perf_counter() - started)
         training = draw_training(facts.history) if config.pictures else {}
         chapters = [
-            Chapter(name, found.card, found.result, self._pictures(found.measured)) for name, found in evaluated.items()
+            Chapter(
+                name,
+                found.card,
+                found.result,
+                self._pictures(found.measured),
+                self._animation(found.measured, folder.path / f"rollout_median{f'_{name}' if name else ''}.gif"),
+            )
+            for name, found in evaluated.items()
         ]
         for name, figure in {**training, **_named(chapters)}.items():
             trackers.figure(config.name, 0, name, figure)
@@ -85,6 +96,9 @@ class Evaluation:
 
     def _pictures(self, measured: Measured) -> dict[str, Figure]:
         return draw_pictures(measured) if self._config.pictures else {}
+
+    def _animation(self, measured: Measured, path: Path) -> bytes | None:
+        return animate(measured, path) if self._config.pictures else None
 
 
 @frozen(eq=False)

@@ -16,6 +16,7 @@ WIDTH = 9.0  # inches
 GREY = "#777777"
 FIELD_COLORS = "viridis"
 ERROR_COLORS = "RdBu_r"
+DISTANCE_COLORS = "magma_r"
 
 # Okabe and Ito's palette.
 MODEL_STYLES: dict[str, dict[str, Any]] = {
