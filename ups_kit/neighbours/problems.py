@@ -11,6 +11,7 @@ from ..interfaces import FieldSpec
 
 Choice = Literal["grid", "farthest", "random"]
 
+ROUNDED = 1 + 1e-9  # half of a length is half of it, however its ends were rounded
 FROM_POINTS = ("farthest", "random")  # choices that take the places of supernodes from the points themselves
 
 
@@ -89,11 +90,14 @@ def _radius_problems(fields: FieldSpec, radius: float) -> Iterator[tuple[str, st
     if not (math.isfinite(radius) and radius > 0):
         yield "radius", f"expected a positive number, got {radius:g}"
         return
-    halves = [length / 2 for length, wraps in zip(fields.extent, fields.periodic) if wraps]
-    if halves and radius > min(halves):
-        axis = fields.extent.index(2 * min(halves)) if 2 * min(halves) in fields.extent else 0
+    around = [axis for axis, wraps in enumerate(fields.periodic) if wraps]
+    if not around:
+        return
+    axis = min(around, key=lambda axis: fields.extent[axis])
+    length = fields.extent[axis]
+    if radius > length / 2 * ROUNDED:
         yield (
             "radius",
-            f"the box is too small for a radius of {radius:g}: axis {axis} is periodic and {2 * min(halves):g} long; "
-            f"nearest: radius = {min(halves):g}",
+            f"the box is too small for a radius of {radius:g}: axis {axis} is periodic and {length:g} long; "
+            f"nearest: radius = {length / 2:g}",
         )

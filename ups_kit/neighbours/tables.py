@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import DataError
 from .cells import Cells, nearest_by_cells
 from .distances import Box, mixed, nearest, position_hash
+from .problems import ROUNDED
 from .trees import Found, Tree
 
 Pick = Literal["nearest", "spread"]
@@ -113,8 +114,7 @@ class _Search:
             for mine, ids in self._subsets(rows, hashes, colours, share):
                 for part, near, far in self._within(ids, self.centres[:, mine], radius, share * heard):
                     place = mine[part]
-                    keys = spread_keys(hashes[near], colours[place, None])
-                    near, far = _smallest(keys, near, far, most)
+                    near, far = _cut(near, far, hashes, colours[place], most)
                     near, far = nearest(self.box, self.points, self.centres[:, place], near, far, most)
                     done = torch.isfinite(far[:, -1]) if share < 1 else torch.ones_like(place, dtype=torch.bool)
                     yield place[done], near[done], far[done]
@@ -170,13 +170,22 @@ def _columns(positions: Tensor) -> Tensor:
     return positions.to(torch.float64).T.contiguous()
 
 
+def _cut(index: Tensor, distance: Tensor, hashes: Tensor, colours: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The candidates (R, M), or those with the smallest keys in rows with more than `most`: then (R, most)."""
+    if index.shape[1] <= most:
+        return index, distance
+    rows = torch.isfinite(distance[:, most:]).any(1).nonzero().squeeze(1)
+    kept, far = index[:, :most].clone(), distance[:, :most].clone()
+    keys = spread_keys(hashes[index[rows]], colours[rows, None])
+    kept[rows], far[rows] = _smallest(keys, index[rows], distance[rows], most)
+    return kept, far
+
+
 def _smallest(keys: Tensor, index: Tensor, distance: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Of the candidates (R, M) those with the smallest keys, (R, most), in the order that they had.
 
     Of equal keys, which points at the very same place have, those with the smallest indices.
     """
-    if index.shape[1] <= most:
-        return index, distance
     real = torch.isfinite(distance)
     keys = keys.masked_fill(~real, torch.iinfo(torch.int64).max)
     kept = (keys <= keys.kthvalue(most, dim=1, keepdim=True).values) & real
@@ -200,7 +209,7 @@ def check_radius(radius: float | None, box: Box) -> None:
     if not (math.isfinite(radius) and radius > 0):
         raise DataError(f"the radius of a neighbour search must be positive and finite, got {radius:g}")
     for axis, (length, wraps) in enumerate(zip(box.length, box.periodic)):
-        if wraps and radius > length / 2:
+        if wraps and radius > length / 2 * ROUNDED:
             raise DataError(
                 f"the box is too small for the radius: axis {axis} is periodic and {length:g} long, so that a radius "
                 f"may be {length / 2:g} at most, got {radius:g}"

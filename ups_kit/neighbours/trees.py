@@ -26,8 +26,9 @@ class Tree:
     def __init__(self, points: Tensor, box: Box, memory: int) -> None:
         self.points, self.box, self.memory = points, box, memory
         sizes = [length if wraps else 0.0 for length, wraps in zip(box.length, box.periodic)]
-        data = np.ascontiguousarray(box.wrapped(points).numpy().T)
-        largest = float(np.abs(data).max(initial=0.0))
+        wrapped = box.wrapped(points)
+        largest = float(wrapped.abs().max())
+        data = np.ascontiguousarray(wrapped.numpy().T)
         self.slack = ROUNDING * max(largest, *(abs(low) for low in box.low), *box.length)
         self.tree = cKDTree(
             data, boxsize=sizes if any(box.periodic) else None, balanced_tree=False, compact_nodes=False
