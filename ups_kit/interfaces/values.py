@@ -12,7 +12,7 @@ class Supernodes(NamedTuple):
     """Places that an encoder gathers points at, and the points that each of them hears: a table of fixed degree K.
 
     Places where `mask` is false hold no point, and their index is 0. A row's points are in the order of their distance,
-    then of their index. Made by `ups_kit.neighbours`, ahead of the model or by it.
+    then of their offset. Made by `ups_kit.neighbours`, ahead of the model or by it.
     """
 
     positions: Tensor  # (B, S, D)
