@@ -6,7 +6,7 @@ time, and only their numbers are kept. The trajectories that are shown are forec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -204,12 +204,17 @@ def _spectra_of(forecasts: Forecasts, truth: Truth) -> Iterator[tuple[str, Tenso
 
 
 def _measure_floors(plan: Plan, rows: slice, tally: Tally) -> None:
-    truth = plan.truth.part(rows)
+    """One floor after the other, so that one forecast is held at a time."""
     for name, forecast in plan.floors.forecasts.items():
-        found = forecast(truth)
-        _add_floor(name, found, plan, truth, tally)
-        if name == reference_floor(truth.fields):
-            _measure_clouds(plan, rows, {f"{name} rollout": found.rollout}, tally)
+        _measure_floor(name, forecast, plan, rows, tally)
+
+
+def _measure_floor(name: str, forecast: Callable[[Truth], floor.Floor], plan: Plan, rows: slice, tally: Tally) -> None:
+    truth = plan.truth.part(rows)
+    found = forecast(truth)
+    _add_floor(name, found, plan, truth, tally)
+    if name == reference_floor(truth.fields):
+        _measure_clouds(plan, rows, {f"{name} rollout": found.rollout}, tally)
 
 
 def _add_floor(name: str, found: floor.Floor, plan: Plan, truth: Truth, tally: Tally) -> None:
