@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ups_kit import DataError
-from ups_kit.data.conversion import mesh_options
+from ups_kit.data.conversion_options import mesh_options
 from ups_kit.data.mesh_conversion import convert_meshes
 from ups_plugins.mesh.formats import MeshZarrConfig
 

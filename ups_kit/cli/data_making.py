@@ -111,7 +111,8 @@ def convert(
     attributes are copied as they are. What was written is read again and compared before it gets its name; nothing is
     overwritten.
     """
-    from ..data.conversion import convert_file, mesh_options, plain_options
+    from ..data.conversion import convert_file
+    from ..data.conversion_options import mesh_options, plain_options
     from ..data.mesh_files import is_mesh_source
 
     target = _target(source, out, kind)

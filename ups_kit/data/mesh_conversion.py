@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attrs import field, frozen
+from attrs import frozen
 from numpy.typing import NDArray
 
 from ..errors import DataError, StorageError, did_you_mean
+from .conversion_options import MeshOptions
 from .guard import Sign
 from .mesh_files import Frame, Series, find_series, frames_of, parameters_of
 from .mesh_store import MeshSample, write_meshes
@@ -24,17 +25,6 @@ ALIKE = (1e-5, 1e-7)  # relative and absolute: how far values at one place may b
 NO_VALUE = 1e-9  # of the largest one: smaller third components of planar vectors are none
 MOST_CATEGORIES = 64  # of a static of whole numbers; more are numbers of things, such as of nodes
 UNEVEN = 1e-3  # of a time step
-
-
-@frozen(kw_only=True)
-class MeshOptions:
-    """What a command says of files of meshes."""
-
-    arrays: tuple[str, ...] | None = None  # data that become fields, all where not given
-    names: tuple[str, ...] | None = None  # what to call them
-    statics: tuple[str, ...] = ()  # data that are given, and do not change
-    parameters: Mapping[str, float] = field(factory=dict)  # of all samples
-    dt: float | None = None
 
 
 def convert_meshes(sign: Sign, source: Path, aside: Path, options: MeshOptions) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from ..errors import DataError, did_you_mean
-from .conversion import Plain, check_space, same, sync_all
+from .conversion import check_space, same, sync_all
+from .conversion_options import Plain
 from .grid_store import GridStore, Kind, write_grid_store
 from .guard import Sign
 from .tree import ArrayInfo, FileTree
