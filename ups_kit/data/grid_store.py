@@ -34,8 +34,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -44,8 +42,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from ..errors import StorageError
-from ..folder import sync_folder
+from .whole_stores import write_store
 from .zarr_metadata import checksum
 from .zarr_store import DOCUMENT
 
@@ -137,20 +134,12 @@ def write_grid_store(path: Path, store: GridStore, values: Values) -> None:
 
     Raises StorageError where something is at `path` already, or the disk does not take it.
     """
-    if path.exists() or path.is_symlink():
-        raise StorageError(f"{path}: exists; a store is written to a path where nothing is")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def fill(part: Path) -> None:
         _write(part, store, values)
         seal(part)
-        _sync(part)
-        part.rename(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise StorageError(f"{path}: could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+    write_store(path, fill)
 
 
 def _write(part: Path, store: GridStore, values: Values) -> None:
@@ -258,14 +247,6 @@ def seal(folder: Path) -> None:
     documents = {path: root if path == "" else _document(folder / path) for path in node_paths(attributes)}
     attributes["checksum"] = checksum(documents)
     (folder / DOCUMENT).write_text(json.dumps(root, indent=2))
-
-
-def _sync(part: Path) -> None:
-    for folder, _, names in os.walk(part):
-        for name in names:
-            number = os.open(os.path.join(folder, name), os.O_RDONLY)  # noqa: PTH118 - a plain name from os.walk
-            os.fsync(number)
-            os.close(number)
 
 
 def _document(folder: Path) -> dict[str, Any]:

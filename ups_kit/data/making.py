@@ -28,7 +28,8 @@ from ..console import counting
 from ..errors import DataError, StorageError
 from ..folder import held, sync_folder
 from ..interfaces import Simulator, SimulatorConfig
-from .sample_stores import add_attribute, leftovers
+from .sample_stores import add_attribute
+from .whole_stores import leftovers
 
 ATTRIBUTE = "simulated_by"  # of the file: the simulator's config as JSON
 FREE_KEYS = ("device",)  # where something was computed is no property of the data

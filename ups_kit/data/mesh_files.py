@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 FRAMES = (".vtu", ".vtk", ".msh")  # one frame each
 SERIES = (".pvd", ".xdmf", ".xmf")  # all frames of a series
-INSTALL = "reading files of meshes needs meshio: `pip install ups_kit[mesh]`"
+INSTALL = "reading files of meshes needs meshio: `pip install 'ups_kit[mesh]'`"
 PARAMETERS = "parameters.json"  # beside a sample's files: its parameters, as a table of numbers
 SHOWN = 400  # characters of a parser's words
 

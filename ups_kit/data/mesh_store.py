@@ -45,7 +45,8 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 
 from .meshes import CELL_TYPES
-from .sample_stores import sample_name, seal_group, seal_root, write_array, write_store
+from .sample_stores import sample_name, seal_group, seal_root, write_array
+from .whole_stores import write_store
 from .zarr_store import DOCUMENT
 
 LAYOUT, VERSION = "ups_kit/mesh_zarr", 1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from attrs import asdict, frozen
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, did_you_mean
 from ..interfaces import Field, FieldSpec
 
 if TYPE_CHECKING:
@@ -308,3 +308,24 @@ def _map(
             "normalisation",
         )
     return mean, std
+
+
+def channels_of(group: Sequence[Field], name: str) -> NDArray[np.int64]:
+    """The numbers of a field's channels among those of its group. Raises KeyError where there is no such field."""
+    first = 0
+    for each in group:
+        if each.name == name:
+            return np.arange(first, first + each.channels)
+        first += each.channels
+    raise KeyError(name)
+
+
+def unknown_fields(told: str | Mapping[str, str], fields: FieldSpec) -> Iterator[tuple[str, str]]:
+    """Names of the key `normalisation` that are of no field, as `check` yields them."""
+    known = [each.name for each in (*fields.targets, *fields.statics)]
+    for name in () if isinstance(told, str) else told:
+        if name not in known:
+            yield (
+                "normalisation",
+                f"no field is called '{name}'{did_you_mean(name, known)} (fields: {', '.join(known)})",
+            )

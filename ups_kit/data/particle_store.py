@@ -38,10 +38,7 @@ is written, so that a missing one is seen. Only `layout`, `version`, `domain`, `
 from __future__ import annotations
 
 import json
-import math
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +46,8 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from ..errors import StorageError
-from ..folder import sync_folder
-from .grid_store import layout_of
+from .sample_stores import sample_name, write_array
+from .whole_stores import write_store
 from .zarr_metadata import checksum
 from .zarr_store import DOCUMENT
 
@@ -120,11 +116,6 @@ class ParticleSample:
         return said if self.split is None else {**said, "split": self.split}
 
 
-def sample_name(number: int) -> str:
-    """The group of a sample."""
-    return f"sample_{number:05d}"
-
-
 def node_paths(samples: Sequence[str], arrays: Sequence[str]) -> tuple[str, ...]:
     """Paths of all arrays and groups of a store with such samples, each of which has these arrays; the root first."""
     inner: dict[str, None] = {}
@@ -151,8 +142,6 @@ def write_particles(
     `domain` is (low, high) of each axis. Raises StorageError where something is at `path` already, or the disk does not
     take it, and ValueError for samples that do not fit each other.
     """
-    if path.exists() or path.is_symlink():
-        raise StorageError(f"{path}: exists; a store is written to a path where nothing is")
     attributes: dict[str, Any] = {
         "layout": LAYOUT,
         "version": VERSION,
@@ -162,17 +151,7 @@ def write_particles(
     optional = {"type_names": list(type_names), "kinematic": [int(kind) for kind in kinematic]}
     optional |= {"units": dict(units or {}), "simulated_by": simulated_by}
     attributes |= {key: value for key, value in optional.items() if value}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(part, samples, attributes)
-        _sync(part)
-        part.rename(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise StorageError(f"{path}: could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    write_store(path, lambda part: _write(part, samples, attributes))
 
 
 def _write(part: Path, samples: Iterable[ParticleSample], attributes: dict[str, Any]) -> None:
@@ -192,7 +171,7 @@ def _write(part: Path, samples: Iterable[ParticleSample], attributes: dict[str, 
             names = list(arrays)
             group = root.create_group(sample_name(count), attributes=sample.attributes)
             for name, values in arrays.items():
-                _store(group, name, values)
+                write_array(group, name, values)
             if sample.neighbours is not None:
                 group["neighbours"].attrs["radius"] = float(sample.neighbours[2])
             count += 1
@@ -200,26 +179,6 @@ def _write(part: Path, samples: Iterable[ParticleSample], attributes: dict[str, 
         raise ValueError("there are no samples; expected at least one")
     _list(part, count, names)
     seal(part)
-
-
-def _store(group: Any, name: str, values: NDArray[Any]) -> None:
-    from zarr.codecs import ZstdCodec
-
-    whole = tuple(max(1, size) for size in values.shape)
-    chunk, shard = whole, None
-    if values.ndim == 3:  # frames of particles
-        cut, together = layout_of((1, *values.shape), values.dtype.itemsize)
-        chunk, shard = cut[1:], together[1:]
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        chunks=chunk,
-        shards=shard,
-        dtype=values.dtype.name,
-        compressors=ZstdCodec(level=1, checksum=True),
-        fill_value=math.nan if values.dtype.kind == "f" else 0,
-    )
-    array[...] = values
 
 
 def _list(folder: Path, samples: int, arrays: Sequence[str]) -> None:
@@ -243,16 +202,6 @@ def seal(folder: Path) -> None:
     paths = node_paths([sample_name(number) for number in range(attributes["samples"])], attributes["arrays"])
     attributes["checksum"] = checksum({path: _document(folder / path) if path else root for path in paths})
     (folder / DOCUMENT).write_text(json.dumps(root, indent=2))
-
-
-def _sync(part: Path) -> None:
-    for file in _files(part):
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.rglob("*") if file.is_file())
 
 
 def _document(folder: Path) -> dict[str, Any]:

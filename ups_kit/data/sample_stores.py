@@ -1,20 +1,17 @@
-"""Zarr v3 stores with one group for each sample: written beside, sealed, and renamed; and an attribute added later."""
+"""Zarr v3 stores with one group for each sample: arrays, checksums, and an attribute added later."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from ..errors import StorageError
-from ..folder import sync_folder
 from .grid_store import layout_of
+from .whole_stores import sync_store
 from .zarr_metadata import checksum
 from .zarr_store import DOCUMENT
 
@@ -24,26 +21,6 @@ Documents = Mapping[str, Mapping[str, Any]]
 def sample_name(number: int) -> str:
     """The group of a sample."""
     return f"sample_{number:05d}"
-
-
-def write_store(path: Path, fill: Callable[[Path], None]) -> None:
-    """Have `fill` write a store beside `path`, and rename it.
-
-    Raises StorageError where something is at `path` already, or the disk does not take it.
-    """
-    if path.exists() or path.is_symlink():
-        raise StorageError(f"{path}: exists; a store is written to a path where nothing is")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fill(part)
-        sync_store(part)
-        part.rename(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise StorageError(f"{path}: could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_array(group: Any, name: str, values: NDArray[Any], attributes: Mapping[str, Any] | None = None) -> None:
@@ -65,13 +42,6 @@ def write_array(group: Any, name: str, values: NDArray[Any], attributes: Mapping
         attributes=dict(attributes or {}),
     )
     array[...] = values
-
-
-def sync_store(folder: Path) -> None:
-    """Have the disk hold all files of a store."""
-    for file in (each for each in folder.rglob("*") if each.is_file()):
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
 
 
 def seal_group(folder: Path) -> None:
@@ -117,10 +87,3 @@ def _document(file: Path) -> dict[str, Any]:
 
 def _write(folder: Path, document: Mapping[str, Any]) -> None:
     (folder / DOCUMENT).write_text(json.dumps(document, indent=2), encoding="utf-8")
-
-
-def leftovers(path: Path) -> Iterator[Path]:
-    """What writers of a store at `path` that were killed have left beside it."""
-    from glob import escape
-
-    yield from path.parent.glob(f".{escape(path.name)}.*.part")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ups_kit import DataError, FieldSpec
+from ups_kit.data.normalisation import unknown_fields
 from ups_kit.data.splits import largest, shortage
-from ups_kit.errors import did_you_mean
 
 from .files import SEPARATE, OpenFile, check_agreement, open_files, to_be_made
 from .settings import TrajectorySettings
@@ -15,7 +15,7 @@ from .settings import TrajectorySettings
 def problems(settings: TrajectorySettings, fields: FieldSpec) -> Iterator[tuple[str, str]]:
     """What is wrong with a dataset's keys, as `check` yields it: the splits, the fields that are named, the points."""
     yield from split_problems(settings)
-    yield from _names(settings, fields)
+    yield from unknown_fields(settings.normalisation, fields)
     if settings.points is not None and fields.points is not None and settings.points > fields.points:
         grid = " × ".join(map(str, fields.grid or ()))
         yield (
@@ -29,16 +29,6 @@ def problems(settings: TrajectorySettings, fields: FieldSpec) -> Iterator[tuple[
             f"{most} points of a grid of {' × '.join(map(str, fields.grid or ()))}, of {fields.points}; nearest: "
             f"input_points = {fields.points}, or leave it out",
         )
-
-
-def _names(settings: TrajectorySettings, fields: FieldSpec) -> Iterator[tuple[str, str]]:
-    known = [each.name for each in (*fields.targets, *fields.statics)]
-    for name in () if isinstance(settings.normalisation, str) else settings.normalisation:
-        if name not in known:
-            yield (
-                "normalisation",
-                f"no field is called '{name}'{did_you_mean(name, known)} (fields: {', '.join(known)})",
-            )
 
 
 def split_problems(settings: TrajectorySettings) -> Iterator[tuple[str, str]]:

@@ -9,8 +9,8 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ups_kit import Field, FieldSpec
-from ups_kit.data.normalisation import Central, Moments, central_half, scheme_of
+from ups_kit import FieldSpec
+from ups_kit.data.normalisation import Central, Moments, central_half, channels_of, scheme_of
 from ups_kit.data.splits import content_hash
 
 from .files import FileSet
@@ -147,7 +147,7 @@ def central_ranges(
     ):
         wanted = [each for each in group if scheme_of(settings.normalisation, each.name) == "robust"]
         if moments is not None and wanted:
-            channels = np.concatenate([_channels(group, each.name) for each in wanted])
+            channels = np.concatenate([channels_of(group, each.name) for each in wanted])
             low, high = moments.low[channels], moments.high[channels]
             parts = [(source, own) for source, own, _ in files.parts(ids)]
             names = [each.name for each in wanted]
@@ -157,15 +157,6 @@ def central_ranges(
                 found[each.name] = halves[slice(first, first + each.channels)]
                 first += each.channels
     return found
-
-
-def _channels(group: tuple[Field, ...], name: str) -> NDArray[np.int64]:
-    first = 0
-    for each in group:
-        if each.name == name:
-            return np.arange(first, first + each.channels)
-        first += each.channels
-    raise KeyError(name)
 
 
 def _target_values(

@@ -27,14 +27,14 @@ class ParticleSettings(PointSettings):
         default=None,
         validator=optional(gt(0)),
         metadata={
-            "help": "how many types of particles there are, each of which is a channel of the static field `type`; as "
-            "many as the files hold where not given, and no such field where that is one",
+            "help": "number of types of particles: each is a channel of 0 and 1 in the static field `type`; where not "
+            "given, as many as the files hold, and no such field where that is one",
             "example": "4",
         },
     )
     wrap: bool = field(
         default=False,
-        metadata={"help": "positions on periodic axes are counted on beyond the box, and are to be wrapped into it"},
+        metadata={"help": "take positions that go on beyond the box along periodic axes, and wrap them into it"},
     )
 
 
@@ -111,14 +111,14 @@ class ParticleZarrConfig(ParticleSettings):
 
 @frozen(kw_only=True)
 class LagrangeBenchConfig(ParticleSettings):
-    """Particles in LagrangeBench's layout (Toshev et al., arXiv:2309.16342): a folder with `train.h5`, `valid.h5`,
-    `test.h5` and `metadata.json`.
+    """Particles in LagrangeBench's layout (Toshev et al., arXiv:2309.16342).
 
-    Targets are the velocity of each particle over the model's time step. The splits are those of the files: what
-    `train`, `validation` and `test` say is how many of a file's trajectories are taken. Walls (types 1 and 2) move as
-    they are given in a forecast, and are marked by the static field `kinematic`. `path` may also be one of the files:
-    then `validation` and `test` trajectories are drawn from it. The means and deviations of `metadata.json` are not
-    used: normalisation is by train values at the model's time step.
+    A folder with `train.h5`, `valid.h5`, `test.h5` and `metadata.json`. Targets are the velocity of each particle over
+    the model's time step. The splits are those of the files: what `train`, `validation` and `test` say is how many of a
+    file's trajectories are taken. Walls (types 1 and 2) move as they are given in a forecast, and are marked by the
+    static field `kinematic`. `path` may also be one of the files: then `validation` and `test` trajectories are drawn
+    from it. The means and deviations of `metadata.json` are not used: normalisation is by train values at the model's
+    time step.
     """
 
     path: Path | tuple[Path, ...] = field(

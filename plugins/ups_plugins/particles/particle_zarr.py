@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ups_kit import DataError, Field
 from ups_kit.addresses import url_of
-from ups_kit.data.particle_store import LAYOUT, NEIGHBOURS, VERSION, node_paths, sample_name
+from ups_kit.data.particle_store import LAYOUT, NEIGHBOURS, VERSION, node_paths
+from ups_kit.data.sample_stores import sample_name
 from ups_kit.data.stamps import Stamp
 from ups_kit.data.zarr_metadata import AGAIN, checksum
 from ups_kit.data.zarr_store import ZarrArray, ZarrStore

@@ -16,9 +16,11 @@ from attrs import frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ups_kit.simulating.drawing import generator_of, uniform
+from ups_kit.simulating.keys import Range
+
 from .auditing import drift, size, step_residual
 from .config import Advection1DConfig
-from .drawing import Range, generator_of, uniform
 from .initial import Waves
 from .layouts import Part, TensorLayout, cell_centres, times_of
 from .simulation import Simulation

@@ -12,11 +12,12 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from ups_kit import DataError
+from ups_kit.simulating.devices import chosen_device, thread_pool
+from ups_kit.simulating.drawing import generator_of, log_uniform
 
 from .auditing import drift, size, step_residual
 from .burgers import advance
 from .config import Burgers1DConfig
-from .devices import chosen_device, thread_pool
 from .initial import Waves
 from .layouts import TensorLayout, cell_centres
 
@@ -92,13 +93,10 @@ class Burgers1D:
     def draws(self, start: int, stop: int) -> tuple[NDArray[np.float64], list[Waves]]:
         """ε and the initial condition of trajectories start … stop - 1."""
         viscosities, waves = [], []
-        drawn = isinstance(self.config.epsilon, tuple)
-        low, high = self.config.epsilon if isinstance(self.config.epsilon, tuple) else (self.config.epsilon,) * 2
         for trajectory in range(start, stop):
-            generator = np.random.default_rng([self.config.seed, trajectory])
+            generator = generator_of(self.config.seed, trajectory)
             waves.append(Waves.drawn(generator))
-            share = generator.random()
-            viscosities.append(low * (high / low) ** share if drawn else low)
+            viscosities.append(log_uniform(self.config.epsilon, generator))
         return np.array(viscosities), waves
 
     def solve(self, start: int, stop: int, report: Callable[[float], None]) -> Mapping[str, np.ndarray]:

@@ -24,8 +24,10 @@ from attrs import frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ups_kit.simulating.drawing import generator_of, log_uniform
+from ups_kit.simulating.keys import Range
+
 from .config import Darcy2DConfig
-from .drawing import Range, generator_of, log_uniform
 from .layouts import DarcyLayout, Part, cell_centres
 from .simulation import Simulation
 

@@ -20,9 +20,11 @@ from attrs import field, frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ups_kit.simulating.drawing import fourier_series, generator_of, log_uniform
+from ups_kit.simulating.keys import Range
+
 from .auditing import drift, size, step_residual
 from .config import KdV1DConfig, KS1DConfig
-from .drawing import Range, fourier_series, generator_of, log_uniform
 from .etdrk import ETDRK4
 from .layouts import Part, TensorLayout, cell_centres
 from .simulation import Simulation

@@ -21,9 +21,11 @@ from attrs import frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ups_kit.simulating.drawing import generator_of, log_uniform
+from ups_kit.simulating.keys import Range
+
 from .auditing import step_residual
 from .config import DiffusionReaction1DConfig
-from .drawing import Range, generator_of, log_uniform
 from .initial import Waves
 from .layouts import Part, TensorLayout, cell_centres
 from .simulation import Simulation

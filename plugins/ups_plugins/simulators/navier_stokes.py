@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ups_kit import DataError
+from ups_kit.simulating.drawing import generator_of, log_uniform
+from ups_kit.simulating.keys import Range
 
 from .auditing import drift, size, step_residual
 from .config import NavierStokes2DConfig
-from .drawing import Range, generator_of, log_uniform
 from .layouts import FlowLayout, Part, cell_centres
 from .simulation import Simulation
 

@@ -25,9 +25,11 @@ from attrs import frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ups_kit.simulating.drawing import generator_of, uniform
+from ups_kit.simulating.keys import Range
+
 from .auditing import drift, squares
 from .config import ShallowWater2DConfig
-from .drawing import Range, generator_of, uniform
 from .layouts import GroupLayout, Part, cell_centres
 from .simulation import Simulation
 

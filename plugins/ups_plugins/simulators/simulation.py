@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ups_kit import DataError
+from ups_kit.simulating.devices import chosen_device, solved, thread_pool
+from ups_kit.simulating.keys import Range
 
-from .devices import chosen_device, thread_pool
-from .drawing import Range
 from .layouts import Part
 
 PART_BYTES = 2**26  # of stored values, about: what is lost at most when a making is stopped
@@ -97,12 +97,7 @@ class Simulation:
         """Trajectories start … stop - 1 as named arrays."""
         device = chosen_device(self.settings.device)
         chunks = [range(start + one.start, start + one.stop) for one in self._chunks(stop - start, device)]
-        solved = []
-        with thread_pool() as pool:
-            for chunk in pool.map(lambda numbers: self.equation.solve(numbers, device), chunks):
-                solved.append(chunk)
-                report(len(solved) / len(chunks))
-        return {name: np.concatenate([chunk[name] for chunk in solved]) for name in solved[0]}
+        return solved(lambda numbers: self.equation.solve(numbers, device), chunks, report)
 
     def write(self, path: Path, parts: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Write the file at `path` from all parts."""

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from attrs import evolve
 
-from ...errors import DataError, did_you_mean
+from ...errors import DataError
 from ...interfaces import FieldSpec
 from .. import paths
+from ..normalisation import unknown_fields
 from ..splits import largest, shortage
 from .files import PointFiles, all_files, check_conditions, joined
 from .settings import PointSettings
@@ -99,13 +100,7 @@ def _check_frames(settings: PointSettings, files: PointFiles) -> None:
 def problems(settings: PointSettings, fields: FieldSpec) -> Iterator[tuple[str, str]]:
     """What is wrong with a dataset's keys, as `check` yields it: the splits, the fields that are named, the points."""
     yield from _split_problems(settings)
-    known = [each.name for each in (*fields.targets, *fields.statics)]
-    for name in () if isinstance(settings.normalisation, str) else settings.normalisation:
-        if name not in known:
-            yield (
-                "normalisation",
-                f"no field is called '{name}'{did_you_mean(name, known)} (fields: {', '.join(known)})",
-            )
+    yield from unknown_fields(settings.normalisation, fields)
     most = fields.counts[1] if fields.counts is not None else None
     for key, count in (("input_points", fields.sampled_inputs), ("points", fields.sampled)):
         if count is not None and most is not None and count > most:

@@ -9,9 +9,9 @@ import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
-from ...interfaces import Field, FieldSpec
+from ...interfaces import FieldSpec
 from ..guard import Sign
-from ..normalisation import Central, Moments, Normalisation, central_half, scheme_of
+from ..normalisation import Central, Moments, Normalisation, central_half, channels_of, scheme_of
 from ..splits import content_hash
 from .files import PointFiles
 from .source import PointSource, TellsProblems
@@ -99,7 +99,7 @@ class Survey:
         for group, moments, given in ((fields.targets, targets, False), (fields.statics, statics, True)):
             wanted = [each for each in group if scheme_of(normalisation, each.name) == "robust"]
             for each in wanted if moments is not None else ():
-                channels = _channels(group, each.name)
+                channels = channels_of(group, each.name)
                 values = partial(self._values, ids, channels, given)
                 found[each.name] = central_half(values, moments.low[channels], moments.high[channels])  # type: ignore[union-attr]
         return found
@@ -130,12 +130,3 @@ def unfit_samples(sign: Sign, source: PointSource) -> tuple[int, list[str]]:
             said = f"{source.where(number)}: {bad:,} values are NaN or infinite"
         problems += [] if said is None else [said]
     return looked, problems
-
-
-def _channels(group: tuple[Field, ...], name: str) -> NDArray[np.int64]:
-    first = 0
-    for each in group:
-        if each.name == name:
-            return np.arange(first, first + each.channels)
-        first += each.channels
-    raise KeyError(name)

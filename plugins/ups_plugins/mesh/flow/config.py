@@ -3,45 +3,40 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from typing import Any
 
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, gt, le
 
-from ups_kit import Field, FieldSpec
+from ups_kit import DataError, Field, FieldSpec
 from ups_kit.interfaces import Simulator
+from ups_kit.simulating.keys import (
+    Range,
+    bounds,
+    duration_key,
+    frames_key,
+    positive_range,
+    seed_key,
+    trajectories_key,
+)
 
-Range = float | tuple[float, float]  # one number, or the bounds that each trajectory's is drawn between
+NEEDED = "the simulator 'obstacle_flow2d' needs scikit-fem: `pip install 'ups_kit[mesh]'`"
 SPEED_UNIT, PRESSURE_UNIT = "length / time", "(length / time)^2"  # the pressure is over the density
 FEWEST_AROUND = 10  # nodes on an obstacle's border
 SPREAD = 0.3  # by which a mesh's number of nodes differs from `points`, at most
 
 
-def _bounds(value: Range) -> tuple[float, float]:
-    return value if isinstance(value, tuple) else (value, value)
-
-
-def _positive_range(instance: object, attribute: Attribute[Any], value: Range) -> None:
-    low, high = _bounds(value)
-    if not (0 < low <= high and math.isfinite(high)):
-        raise ValueError(f"{attribute.name} = {value}: expected a number above 0, or two of them, the lower one first")
-
-
 def _stretches(instance: object, attribute: Attribute[Any], value: Range) -> None:
-    low, high = _bounds(value)
+    low, high = bounds(value)
     if not 1 <= low <= high <= 3:
         raise ValueError(f"{attribute.name} = {value}: expected a number from 1 to 3, or two, the lower one first")
 
 
 def _counts(instance: object, attribute: Attribute[Any], value: int | tuple[int, int]) -> None:
-    low, high = _bounds(value)
+    low, high = bounds(value)
     if not 1 <= low <= high <= 8:
         raise ValueError(f"{attribute.name} = {value}: expected a number from 1 to 8, or two, the lower one first")
-
-
-def _finite(instance: object, attribute: Attribute[Any], value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{attribute.name} = {value}: expected a number above 0")
 
 
 @frozen(kw_only=True)
@@ -55,17 +50,15 @@ class ObstacleFlow2DConfig:
     radius of its largest obstacle.
     """
 
-    trajectories: int = field(default=200, validator=gt(0), metadata={"help": "number of trajectories"})
+    trajectories: int = trajectories_key(200)
     points: int = field(default=1000, validator=ge(100), metadata={"help": "nodes of a mesh, about", "unit": "nodes"})
     refinement: float = field(
         default=1.6,
         validator=[ge(1.0), le(8.0)],
         metadata={"help": "longest edges, far from obstacles, over those at obstacles"},
     )
-    frames: int = field(default=21, validator=ge(2), metadata={"help": "stored times, the first one included"})
-    duration: float = field(
-        default=1.5, validator=_finite, metadata={"help": "from the first stored time to the last", "unit": "time"}
-    )
+    frames: int = frames_key(21)
+    duration: float = duration_key(1.5, "from the first stored time to the last")
     warmup: float = field(
         default=0.2, validator=ge(0.0), metadata={"help": "time solved for before the first frame", "unit": "time"}
     )
@@ -79,7 +72,7 @@ class ObstacleFlow2DConfig:
     )
     radius: Range = field(
         default=(0.08, 0.13),
-        validator=_positive_range,
+        validator=positive_range,
         metadata={
             "help": "of the circle of an obstacle's area: one number, or [low, high] for uniform draws",
             "unit": "length",
@@ -97,7 +90,7 @@ class ObstacleFlow2DConfig:
     )
     reynolds: Range = field(
         default=(80.0, 200.0),
-        validator=_positive_range,
+        validator=positive_range,
         metadata={
             "help": "Reynolds number by the largest obstacle's 2 r and the inflow's largest speed, 1: one number, or "
             "[low, high] for log-uniform draws"
@@ -108,13 +101,11 @@ class ObstacleFlow2DConfig:
         validator=ge(0.0),
         metadata={"help": "largest speed in each of the random eddies at first; 0: none", "unit": "length / time"},
     )
-    seed: int = field(
-        default=2022, validator=ge(0), metadata={"help": "seed of all that is drawn; trajectory i has its own draws"}
-    )
+    seed: int = seed_key()
 
     def __attrs_post_init__(self) -> None:
         """Refuse what can be seen to fit no trajectory."""
-        largest = _bounds(self.radius)[1] * math.sqrt(_bounds(self.stretch)[1])
+        largest = bounds(self.radius)[1] * math.sqrt(bounds(self.stretch)[1])
         if 2 * (largest + self.gap) >= 1:
             raise ValueError(
                 f"radius = {self.radius} with stretch = {self.stretch} and gap = {self.gap}: expected the largest "
@@ -125,7 +116,7 @@ class ObstacleFlow2DConfig:
                 f"length = {self.length}: expected at least {self.before + self.behind + 2 * largest:.2f}, which is "
                 f"{self.before} before and {self.behind} behind the largest obstacle"
             )
-        smallest = _bounds(self.radius)[0]
+        smallest = bounds(self.radius)[0]
         near = math.sqrt(2 / math.sqrt(3) * self.length / self.points) / self.refinement
         if 2 * math.pi * smallest / near < FEWEST_AROUND:
             needed = 2 / math.sqrt(3) * self.length * (FEWEST_AROUND / (2 * math.pi * smallest * self.refinement)) ** 2
@@ -154,7 +145,9 @@ class ObstacleFlow2DConfig:
         return math.floor((1 - SPREAD) * self.points), math.ceil((1 + SPREAD) * self.points)
 
     def describe(self) -> FieldSpec:
-        """What the store will hold."""
+        """What the store will hold. DataError where scikit-fem is not installed, so that no store can be made."""
+        if find_spec("skfem") is None:
+            raise DataError(NEEDED, key="simulate")
         return FieldSpec(
             targets=(Field("velocity", 2, SPEED_UNIT), Field("pressure", 1, PRESSURE_UNIT)),
             statics=(Field("node_type", 5),),

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from ups_kit import DataError
 from ups_kit.data.mesh_store import MeshSample, write_meshes
+from ups_kit.simulating.drawing import generator_of, log_uniform
+from ups_kit.simulating.keys import bounds
 
 from .config import PRESSURE_UNIT, SPEED_UNIT, ObstacleFlow2DConfig
 from .meshing import Mesh, mesh_of, spacing_for
@@ -89,11 +91,10 @@ class ObstacleFlow:
     def draw(self, number: int) -> Drawn:
         """Obstacles, viscosity, mesh and first velocity of a trajectory."""
         config, name = self.config, f"trajectory {number}"
-        generator = np.random.default_rng([config.seed, number])
-        low, high = config.obstacles if isinstance(config.obstacles, tuple) else (config.obstacles,) * 2
+        generator = generator_of(config.seed, number)
+        low, high = bounds(config.obstacles)
         count = int(generator.integers(low, high + 1))
-        slowest, fastest = config.reynolds if isinstance(config.reynolds, tuple) else (config.reynolds,) * 2
-        reynolds = slowest * (fastest / slowest) ** generator.random()
+        reynolds = log_uniform(config.reynolds, generator)
         start = generator.spawn(1)[0]  # eddies do not depend on how often obstacles were drawn
         room = Room(config.length, config.gap, config.before, config.behind)
         obstacles = room.draw(count, config.radius, config.stretch, generator, name)

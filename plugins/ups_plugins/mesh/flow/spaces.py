@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ups_kit import DataError
 
+from .config import NEEDED
 from .meshing import OUTFLOW, Mesh
 from .obstacles import Places
 
@@ -120,9 +121,7 @@ def scikit_fem() -> Any:
     try:
         import skfem  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
-        raise DataError(
-            "the simulator 'obstacle_flow2d' needs scikit-fem: `pip install 'ups_kit[mesh]'`", key="simulate"
-        ) from error
+        raise DataError(NEEDED, key="simulate") from error
     return skfem
 
 

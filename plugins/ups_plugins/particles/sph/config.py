@@ -10,20 +10,9 @@ from attrs.validators import ge
 
 from ups_kit import Field, FieldSpec
 from ups_kit.interfaces import Simulator
+from ups_kit.simulating.keys import Range, duration_key, frames_key, positive_range, trajectories_key
 
-from .keys import (
-    NU_HELP,
-    SPEED_HELP,
-    Range,
-    SphSettings,
-    check_reach,
-    duration_key,
-    frames_key,
-    particles_key,
-    positive_range,
-    support_key,
-    trajectories_key,
-)
+from .keys import NU_HELP, SPAN_HELP, SPEED_HELP, SphSettings, check_reach, particles_key, support_key
 
 LID_HELP = "how fast the lid is, to either side: one number, or [low, high] for uniform draws"
 PERTURBATION_HELP = "size of a random flow that is added, over that of the vortices; 0: none"
@@ -41,7 +30,7 @@ class TaylorGreenSPH2DConfig(SphSettings):
     trajectories: int = trajectories_key(100)
     particles: int = particles_key(30)
     frames: int = frames_key(46)
-    duration: float = duration_key(2.25)
+    duration: float = duration_key(2.25, SPAN_HELP)
     nu: Range = field(default=(0.004, 0.01), validator=positive_range, metadata={"help": NU_HELP})
     speed: Range = field(default=(0.7, 1.0), validator=positive_range, metadata={"help": SPEED_HELP})
     perturbation: float = field(default=0.5, validator=ge(0.0), metadata={"help": PERTURBATION_HELP})
@@ -71,7 +60,7 @@ class TaylorGreenSPH3DConfig(SphSettings):
     trajectories: int = trajectories_key(40)
     particles: int = particles_key(12)
     frames: int = frames_key(41)
-    duration: float = duration_key(2.4)
+    duration: float = duration_key(2.4, SPAN_HELP)
     nu: Range = field(default=(0.003, 0.01), validator=positive_range, metadata={"help": NU_HELP})
     speed: Range = field(default=(0.7, 1.0), validator=positive_range, metadata={"help": SPEED_HELP})
     perturbation: float = field(default=0.5, validator=ge(0.0), metadata={"help": PERTURBATION_HELP})
@@ -103,7 +92,7 @@ class LidDrivenCavitySPH2DConfig(SphSettings):
     trajectories: int = trajectories_key(60)
     particles: int = particles_key(24)
     frames: int = frames_key(46)
-    duration: float = duration_key(2.7)
+    duration: float = duration_key(2.7, SPAN_HELP)
     nu: Range = field(default=(0.005, 0.02), validator=positive_range, metadata={"help": NU_HELP})
     speed: Range = field(default=(0.7, 1.0), validator=positive_range, metadata={"help": LID_HELP})
     start: float = field(

@@ -5,36 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attrs import Attribute, field, frozen
-from attrs.validators import ge, gt, le, matches_re
+from attrs import field, frozen
+from attrs.validators import ge, le
 
-Range = float | tuple[float, float]  # one number, or the bounds that each trajectory's is drawn between
+from ups_kit.simulating.keys import device_key, seed_key
+
 NU_HELP = "viscosity: one number, or [low, high] for log-uniform draws"
 SPEED_HELP = "U, the largest speed at first: one number, or [low, high] for uniform draws"
+SPAN_HELP = "from the first frame to the last"
 SKIN = 0.3  # how much further than the kernel a list of neighbours reaches, in spacings
-
-
-def positive_range(instance: object, attribute: Attribute[Any], value: Range) -> None:
-    """A number above 0, or two of them, the lower one first."""
-    low, high = value if isinstance(value, tuple) else (value, value)
-    if not (0 < low <= high and math.isfinite(high)):
-        raise ValueError(f"{attribute.name} = {value}: expected a number above 0, or two of them, the lower one first")
-
-
-def positive(instance: object, attribute: Attribute[Any], value: float) -> None:
-    """A finite number above 0."""
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{attribute.name} = {value}: expected a number above 0")
-
-
-def highest(value: Range) -> float:
-    """The number, or the upper bound."""
-    return value[1] if isinstance(value, tuple) else float(value)
-
-
-def trajectories_key(default: int) -> Any:
-    """The key `trajectories`."""
-    return field(default=default, validator=gt(0), metadata={"help": "number of trajectories"})
 
 
 def particles_key(default: int) -> Any:
@@ -43,18 +22,6 @@ def particles_key(default: int) -> Any:
         default=default,
         validator=ge(4),
         metadata={"help": "particles of the fluid along each axis", "unit": "particles"},
-    )
-
-
-def frames_key(default: int) -> Any:
-    """The key `frames`."""
-    return field(default=default, validator=ge(2), metadata={"help": "stored times, the first one included"})
-
-
-def duration_key(default: float) -> Any:
-    """The key `duration`."""
-    return field(
-        default=default, validator=positive, metadata={"help": "from the first frame to the last", "unit": "time"}
     )
 
 
@@ -93,12 +60,8 @@ class SphSettings:
         },
     )
     pressure: bool = field(default=False, metadata={"help": "whether the pressure is stored beside the velocities"})
-    seed: int = field(
-        default=2022, validator=ge(0), metadata={"help": "seed of all that is drawn; trajectory i has its own draws"}
-    )
-    device: str = field(
-        default="auto", validator=matches_re(r"auto|cpu|cuda(:\d+)?"), metadata={"help": "auto, cpu, cuda or cuda:N"}
-    )
+    seed: int = seed_key()
+    device: str = device_key()
 
 
 def check_reach(particles: int, support: float) -> None:

@@ -13,11 +13,13 @@ import torch
 from attrs import frozen
 from numpy.typing import NDArray
 
+from ups_kit.simulating.drawing import generator_of, log_uniform, uniform
+from ups_kit.simulating.keys import bounds
+
 from .config import LidDrivenCavitySPH2DConfig
-from .devices import generator_of, log_uniform, uniform
 from .fluid import SETTLED_STEPS, Fluid, Medium, Walls
 from .kernel import Kernel
-from .keys import SKIN, highest
+from .keys import SKIN
 from .neighbours import Crowd, Pairs
 from .simulation import Part, ParticleSimulation, Store, filmed, longest_step, steps_of
 
@@ -66,7 +68,7 @@ class Cavity:
         fluid = Fluid(medium, Kernel(support, 2), pairs, torch.from_numpy(np.concatenate(places, 1)).to(device))
         fluid.settle(SETTLED_STEPS if config.disorder else 0)
         fluid.start(torch.zeros_like(fluid.positions))
-        limit = longest_step(medium.spacing, medium.sound, highest(config.speed), highest(config.nu), config.cfl)
+        limit = longest_step(medium.spacing, medium.sound, bounds(config.speed)[1], bounds(config.nu)[1], config.cfl)
         if config.start:
             fluid.advance(*steps_of(config.start, limit))
         found = filmed(fluid, config, limit)
@@ -79,7 +81,7 @@ class Cavity:
         velocity = torch.from_numpy(np.stack([along, np.zeros_like(along)])).to(device)
         here = torch.from_numpy(np.tile(types != FLUID, len(nus))).to(device)
         viscosity = torch.from_numpy(np.repeat(nus, len(types))).to(device)
-        sound = highest(self.config.speed) / self.config.mach
+        sound = bounds(self.config.speed)[1] / self.config.mach
         return Medium(1 / self.config.particles, sound, viscosity, Walls(here, velocity))
 
 

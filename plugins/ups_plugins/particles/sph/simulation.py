@@ -13,8 +13,8 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from ups_kit.data.particle_store import ParticleSample, write_particles
+from ups_kit.simulating.devices import chosen_device, solved
 
-from .devices import chosen_device, thread_pool
 from .fluid import Fluid
 
 ROWS_PARTICLES = 2**11  # that a thread solves together: their pairs fit a core's cache
@@ -94,12 +94,7 @@ class ParticleSimulation:
         device = chosen_device(self.settings.device)
         rows = max(1, ROWS_PARTICLES // len(self.store.types)) if device.type == "cpu" else stop - start
         chunks = [range(first, min(first + rows, stop)) for first in range(start, stop, rows)]
-        solved = []
-        with thread_pool() as pool:
-            for chunk in pool.map(lambda numbers: self.equation.solve(numbers, device), chunks):
-                solved.append(chunk)
-                report(len(solved) / len(chunks))
-        return {name: np.concatenate([chunk[name] for chunk in solved]) for name in solved[0]}
+        return solved(lambda numbers: self.equation.solve(numbers, device), chunks, report)
 
     def write(self, path: Path, parts: Iterable[Mapping[str, np.ndarray]]) -> None:
         """Write the store at `path` from all parts."""

@@ -17,11 +17,13 @@ import torch
 from attrs import frozen
 from numpy.typing import NDArray
 
+from ups_kit.simulating.drawing import generator_of, log_uniform, uniform
+from ups_kit.simulating.keys import bounds
+
 from .config import TaylorGreenSPH2DConfig, TaylorGreenSPH3DConfig
-from .devices import generator_of, log_uniform, uniform
 from .fluid import SETTLED_STEPS, Fluid, Medium
 from .kernel import Kernel
-from .keys import SKIN, highest
+from .keys import SKIN
 from .neighbours import Crowd, Pairs
 from .simulation import Part, ParticleSimulation, Store, filmed, lattice, longest_step
 
@@ -56,8 +58,8 @@ class TaylorGreen:
         places = fluid.positions.cpu().numpy().reshape(config.dims, len(numbers), -1)
         first = [one.velocity(places[:, row]) for row, one in enumerate(drawn)]
         fluid.start(torch.from_numpy(np.concatenate(first, 1)).to(device))
-        speed = highest(config.speed)
-        limit = longest_step(1 / config.particles, fluid.medium.sound, speed, highest(config.nu), config.cfl)
+        speed = bounds(config.speed)[1]
+        limit = longest_step(1 / config.particles, fluid.medium.sound, speed, bounds(config.nu)[1], config.cfl)
         parameters = {"nu": np.array([one.nu for one in drawn]), "speed": np.array([one.speed for one in drawn])}
         return {**filmed(fluid, config, limit), **parameters}
 
@@ -67,7 +69,7 @@ class TaylorGreen:
         spacing = 1 / config.particles
         places = torch.from_numpy(np.concatenate([one.places for one in drawn], 1)).to(device)
         viscosity = np.repeat([one.nu for one in drawn], config.particles**config.dims)
-        medium = Medium(spacing, highest(config.speed) / config.mach, torch.from_numpy(viscosity).to(device))
+        medium = Medium(spacing, bounds(config.speed)[1] / config.mach, torch.from_numpy(viscosity).to(device))
         support = config.support * spacing
         crowd = Crowd(numbers, config.particles**config.dims, box=1.0)
         return Fluid(medium, Kernel(support, config.dims), Pairs(crowd, support, SKIN * spacing), places)

@@ -7,8 +7,7 @@ from attrs.validators import ge, gt, le
 
 from ups_kit import Field, FieldSpec
 from ups_kit.interfaces import Simulator
-
-from .keys import (
+from ups_kit.simulating.keys import (
     Range,
     device_key,
     duration_key,

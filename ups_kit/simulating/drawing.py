@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Range = float | tuple[float, float]
+from .keys import Range
 
 
 def generator_of(seed: int, trajectory: int) -> np.random.Generator:

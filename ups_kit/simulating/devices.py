@@ -1,18 +1,16 @@
-"""Where the particles are computed, and what is drawn for a trajectory."""
+"""Where a simulator computes, and how trajectories are shared among threads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-from ups_kit import DataError
-
-from .keys import Range
+from ..errors import DataError
 
 
 def chosen_device(name: str) -> torch.device:
@@ -38,18 +36,16 @@ def thread_pool() -> Iterator[Executor]:
         torch.set_num_threads(threads)
 
 
-def generator_of(seed: int, trajectory: int) -> np.random.Generator:
-    """The generator of one trajectory."""
-    return np.random.default_rng([seed, trajectory])
+def solved(
+    solve: Callable[[range], Mapping[str, np.ndarray]], chunks: Sequence[range], report: Callable[[float], None]
+) -> dict[str, np.ndarray]:
+    """Named arrays of all trajectories, their first axis, from a function that gives those of some, thread by thread.
 
-
-def uniform(bounds: Range, generator: np.random.Generator) -> float:
-    """The number, or one between the two; one draw from the generator in any case."""
-    share = generator.random()
-    return bounds[0] + (bounds[1] - bounds[0]) * share if isinstance(bounds, tuple) else float(bounds)
-
-
-def log_uniform(bounds: Range, generator: np.random.Generator) -> float:
-    """The number, or one between the two, uniform in its logarithm; one draw from the generator in any case."""
-    share = generator.random()
-    return float(bounds[0] * (bounds[1] / bounds[0]) ** share) if isinstance(bounds, tuple) else float(bounds)
+    `report` is told which share of the chunks is done.
+    """
+    found = []
+    with thread_pool() as pool:
+        for chunk in pool.map(solve, chunks):
+            found.append(chunk)
+            report(len(found) / len(chunks))
+    return {name: np.concatenate([chunk[name] for chunk in found]) for name in found[0]}
