@@ -25,7 +25,7 @@ class SupernodeKeys:
     supernodes: int | None = field(
         default=None,
         validator=optional(gt(0)),
-        metadata={"help": "supernodes, of a lattice at most; 256 where there is no `lattice` either"},
+        metadata={"help": "how many supernodes, on a lattice at most so many; 256 where `lattice` is not given either"},
     )
     lattice: tuple[int, ...] | None = field(
         default=None, metadata={"help": "supernodes along each axis, with choice = 'grid'", "example": "[32, 16]"}
@@ -34,34 +34,42 @@ class SupernodeKeys:
         default="grid",
         validator=in_(("grid", "farthest", "random")),
         metadata={
-            "help": "where supernodes stand: on a lattice over the domain, at points far from each other, at any"
+            "help": "where supernodes stand: on a lattice over the domain (grid), at points far from each other "
+            "(farthest), at any points (random)"
         },
     )
     radius: float | None = field(
         default=None,
         validator=optional(gt(0)),
         metadata={
-            "help": "how far a supernode hears; 1.25 × the supernodes' spacing where not given",
+            "help": "a supernode hears the points within it; 1.25 × the supernodes' spacing where not given",
             "unit": "length",
         },
     )
     nearest: bool = field(
-        default=False, metadata={"help": "hear the nearest points however far they are, instead of those in the radius"}
+        default=False,
+        metadata={"help": "hear the `degree` nearest points however far they are, instead of those within the radius"},
     )
     degree: int = field(default=32, validator=gt(0), metadata={"help": "points that a supernode hears, at most"})
     pick: Literal["spread", "nearest"] = field(
         default="spread",
         validator=in_(("spread", "nearest")),
-        metadata={"help": "which, where more lie in the radius: some from all over it, or the nearest"},
+        metadata={
+            "help": "which of more than `degree` points within the radius: some from all over it, or the nearest"
+        },
     )
     hidden: int | None = field(
         default=None, validator=optional(gt(0)), metadata={"help": "width of a message; latent.width where not given"}
     )
-    layers: int = field(default=1, validator=gt(0), metadata={"help": "layers of a message before the mean"})
+    layers: int = field(
+        default=1, validator=gt(0), metadata={"help": "layers of the network that makes a message of each point"}
+    )
     order: int = field(
         default=3,
         validator=ge(0),
-        metadata={"help": "total degree of the polynomials that are fitted around a supernode, 0: the mean"},
+        metadata={
+            "help": "total degree of the polynomials that are fitted to the values around a supernode; 0: their mean"
+        },
     )
     depth: int = field(default=1, validator=ge(0), metadata={"help": "transformer blocks over the supernodes"})
     heads: int = field(default=2, validator=gt(0), metadata={"help": "attention heads; divides latent.width"})
@@ -71,7 +79,9 @@ class SupernodeKeys:
     modulation: Literal["none", "shared", "low_rank", "full"] = field(
         default="none",
         validator=in_(("none", "shared", "low_rank", "full")),
-        metadata={"help": "how the blocks are conditioned on time step and parameters; full: as in UPT's own build"},
+        metadata={
+            "help": "how the blocks are told time step and parameters (none: not at all; full: as in UPT's own build)"
+        },
     )
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:

@@ -267,7 +267,7 @@ def test_without_meshio_one_line_says_what_to_install(tmp_path: Path, monkeypatc
     mesh(0, 0).write(tmp_path / "a.vtu")
     monkeypatch.setitem(__import__("sys").modules, "meshio", None)
     series = mesh_files.find_series(tmp_path / "a.vtu")
-    with pytest.raises(DataError, match=r"needs meshio: `pip install ups_kit\[mesh\]`"):
+    with pytest.raises(DataError, match=r"needs meshio: `pip install 'ups_kit\[mesh\]'`"):
         next(mesh_files.frames_of(series[0], lambda what: None))
 
 

@@ -185,6 +185,8 @@ def test_without_scikit_fem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skfem", None)
     with pytest.raises(DataError, match=r"pip install 'ups_kit\[mesh\]'"):
         SMALL.build()
+    with pytest.raises(DataError, match=r"pip install 'ups_kit\[mesh\]'"):
+        SMALL.describe()
 
 
 def test_thin_triangles_are_told() -> None:

@@ -23,7 +23,7 @@ OUT = click.option("--out", type=click.Path(path_type=Path), required=True, meta
     help="A key of the simulator, for example trajectories=200. Repeatable.",
 )
 def make(name: str, out: Path, settings: Sequence[str]) -> None:
-    """Make a data file with the simulator NAME (`upskit list simulator`), in the public layout of its benchmark.
+    """Make data with the simulator NAME (`upskit list simulator`): a file of a grid, a store of meshes or particles.
 
     What has been solved is kept beside the file until it is whole: the same command goes on where it was stopped.
     """
@@ -102,8 +102,9 @@ def convert(
 
     Files of meshes (.vtu, .vtk, .msh; .pvd and .xdmf, which list their frames) become a `mesh_zarr` store: one file, a
     folder or a quoted pattern whose files are the frames of one sample, or a folder of such folders, each a sample. All
-    frames of a sample have one mesh; data at nodes are fields, and --statics those that are given. A `parameters.json`
-    in a sample's folder holds its parameters.
+    frames of a sample have one mesh; data at nodes and in cells become fields, those in --statics static ones. A
+    `parameters.json` in a sample's folder holds its parameters. Particles (LagrangeBench's folder or one of its files,
+    another `particle_zarr` store) become a `particle_zarr` store.
 
     With --axes, plain arrays become trajectories that a dataset reads: a `grid_zarr` store, or PDEBench's HDF5 layout.
     Without, a file whose layout a dataset knows becomes one that a dataset knows: a `grid_zarr` store, or PDEBench's

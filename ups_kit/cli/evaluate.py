@@ -43,6 +43,8 @@ def evaluate(
 ) -> int:
     """Evaluate the model of a RUN, a run folder or a bundle, once more.
 
+    Without --on, the recipe's stage that evaluates is run again, into a new folder evaluations/1, 2, … of the run.
+
     With --on and --points the same states on another discretisation or resolution: encoded from so many points, scored
     there and at the data's own points, beside what interpolation between the given points would do. Writes
     transfer.json and transfer.html into the run folder.
