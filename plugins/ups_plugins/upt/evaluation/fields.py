@@ -167,7 +167,7 @@ def _frames(measured: Measured, course: Course, title: str) -> Figure:
     panel = PANELS_WIDTH / max(len(shown), 3)
     figure, axes = new_figure(3, len(shown), height=0.8 + 3 * panel * aspect(measured.truth.fields))
     field, error = course.scales
-    last = "error" if not measured.truth.moving else course.error_name
+    last = "distance" if measured.truth.moving else "error"
     rows = (("truth", course.true, field), ("latent rollout", course.predicted, field), (last, course.error, error))
     for line, (label, values, scale) in zip(axes, rows, strict=True):
         for axis, frame in zip(line, shown, strict=True):

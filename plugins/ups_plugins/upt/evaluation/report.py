@@ -22,7 +22,8 @@ CAPTIONS = {
     "own. The thick line is the model, thin lines are the floors.",
     "positions_over_time": "How far points are from their true places, on a logarithmic scale: the root of the mean "
     "over samples, points and axes of the squared distance.",
-    "sample_good": "Truth, forecast and error, on the truth's colour scale. One sample in ten is predicted better.",
+    "sample_good": "Truth, forecast and error, on the truth's colour scale; of points that move the error is the "
+    "distance from the true place. One sample in ten is predicted better.",
     "sample_median": "The median sample: half are predicted better.",
     "sample_worst": "The worst sample of the split.",
     "fields_median": "All fields of the median sample at the last time, each on its truth's colour scale.",

@@ -206,4 +206,8 @@ def _track(measured: Measured, trackers: Trackers, stage: str, prefix: str) -> N
             for kind, found in scores.items()
             for name, curve in (("nrmse", found.nrmse), ("vrmse", found.vrmse))
         }
+        for kind, found in scores.items():
+            places = found.summary.get("curve_position_mse")
+            if isinstance(places, list):
+                curves[f"{prefix}{kind}/curve_position_mse"] = places[step - 1]
         trackers.scalars(stage, step, {name: value for name, value in curves.items() if value is not None})
