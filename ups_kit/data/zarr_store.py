@@ -387,6 +387,15 @@ class _Place:
 # ---------------------------------------------------------------------------------------------------------------------
 # Headers
 # ---------------------------------------------------------------------------------------------------------------------
+def check_layout(attributes: Mapping[str, Any], layout: str, version: int, where: str) -> None:
+    """Raise DataError for a root that names another layout, or another version of it; it may name none."""
+    found, number = attributes.get("layout", layout), attributes.get("version", version)
+    if found != layout:
+        raise DataError(f"{where}: layout: expected '{layout}', got {str(found)[:80]!r}")
+    if number != version:
+        raise DataError(f"{where}: version: expected {version}, got {number!r}; install a newer ups_kit")
+
+
 def is_zarr(path: Path) -> bool:
     """Whether a folder looks like a Zarr store, of any version."""
     return any((path / name).is_file() for name in (DOCUMENT, ".zgroup", ".zarray", ".zmetadata"))

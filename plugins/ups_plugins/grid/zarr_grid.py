@@ -17,7 +17,7 @@ from ups_kit import DataError, Field
 from ups_kit.addresses import url_of
 from ups_kit.data.grid_store import LAYOUT, VERSION, node_paths
 from ups_kit.data.zarr_metadata import AGAIN, checksum
-from ups_kit.data.zarr_store import ZarrArray, ZarrStore
+from ups_kit.data.zarr_store import ZarrArray, ZarrStore, check_layout
 from ups_kit.errors import did_you_mean
 
 from .arrays import ArraySource, Spread, Stack
@@ -50,11 +50,7 @@ class _Reading:
     def of(cls, store: ZarrStore, path: Path) -> _Reading:
         attributes = store.attributes
         where = f"{store.label}/zarr.json"
-        layout, version = attributes.get("layout", LAYOUT), attributes.get("version", VERSION)
-        if layout != LAYOUT:
-            raise DataError(f"{where}: layout: expected '{LAYOUT}', got {str(layout)[:80]!r}")
-        if version != VERSION:
-            raise DataError(f"{where}: version: expected {VERSION}, got {version!r}; install a newer ups_kit")
+        check_layout(attributes, LAYOUT, VERSION, where)
         _check_types(attributes, where)
         _check_sum(store, attributes, where)
         names, axes = _axes(store, attributes)

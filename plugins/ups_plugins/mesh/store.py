@@ -24,7 +24,7 @@ from ups_kit.data.mesh_store import LAPLACIAN, LAYOUT, VERSION
 from ups_kit.data.meshes import CELL_TYPES
 from ups_kit.data.sample_stores import sample_name
 from ups_kit.data.zarr_metadata import AGAIN, checksum
-from ups_kit.data.zarr_store import ZarrArray, ZarrStore
+from ups_kit.data.zarr_store import ZarrArray, ZarrStore, check_layout
 from ups_kit.errors import did_you_mean
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -84,11 +84,7 @@ class MeshStore:
             )
         store = ZarrStore.open(address if address is not None else path)
         attributes, where = store.attributes, f"{store.label}/zarr.json"
-        layout, version = attributes.get("layout", LAYOUT), attributes.get("version", VERSION)
-        if layout != LAYOUT:
-            raise DataError(f"{where}: layout: expected '{LAYOUT}', got {str(layout)[:80]!r}")
-        if version != VERSION:
-            raise DataError(f"{where}: version: expected {VERSION}, got {version!r}; install a newer ups_kit")
+        check_layout(attributes, LAYOUT, VERSION, where)
         _check_types(attributes, where)
         if "checksum" in attributes:
             _check_sum(attributes["checksum"], {"": store.document("")}, where)

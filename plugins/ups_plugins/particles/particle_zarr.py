@@ -22,7 +22,7 @@ from ups_kit.data.particle_store import LAYOUT, NEIGHBOURS, VERSION, node_paths
 from ups_kit.data.sample_stores import sample_name
 from ups_kit.data.stamps import Stamp
 from ups_kit.data.zarr_metadata import AGAIN, checksum
-from ups_kit.data.zarr_store import ZarrArray, ZarrStore
+from ups_kit.data.zarr_store import ZarrArray, ZarrStore, check_layout
 from ups_kit.errors import did_you_mean
 
 from .box import Box
@@ -61,11 +61,7 @@ class Reading:
     @classmethod
     def of(cls, store: ZarrStore, path: Path) -> Reading:
         attributes, where = store.attributes, f"{store.label}/zarr.json"
-        layout, version = attributes.get("layout", LAYOUT), attributes.get("version", VERSION)
-        if layout != LAYOUT:
-            raise DataError(f"{where}: layout: expected '{LAYOUT}', got {str(layout)[:80]!r}")
-        if version != VERSION:
-            raise DataError(f"{where}: version: expected {VERSION}, got {version!r}; install a newer ups_kit")
+        check_layout(attributes, LAYOUT, VERSION, where)
         problems = list(_attribute_problems(attributes, where))
         if problems:
             raise DataError(listed(store.label, problems))
