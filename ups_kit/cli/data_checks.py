@@ -174,7 +174,7 @@ def check(target: Path, settings: Sequence[str], as_json: bool, seconds: float, 
     follow their equation.
 
     For a RECIPE, across its splits, separate test files included; for a FILE, within it. Residual and conservation
-    are measured where the file says which simulator made it. Exit code 3 for a leak between splits, or a number above
+    are measured where the file says which simulator made it, and that one can. Exit code 3 for a leak between splits, or a number above
     its tolerance.
     """
     from ..data.checking import in_child
@@ -206,7 +206,7 @@ def _checked(target: Path, found: Mapping[str, Any]) -> Iterator[str]:
         measured = f"{number['number']} at most {number['worst']:.2g}{limit}"
         yield f"  {Path(number['file']).name}: {measured} ({number['trajectories']} trajectories)"
     if not found["audits"]:
-        yield "  no equation is known of these data: they do not say which simulator made them"
+        yield "  the equation is not measured: these data name no simulator that can measure it"
 
 
 def _target(path: Path, settings: Sequence[str]) -> Target:
