@@ -8,6 +8,10 @@ not known before the velocity is; it is found in three evaluations:
 
 Each evaluation multiplies what is missing by about Δt·|∇u|, which is small where a step resolves the flow. Along a
 periodic axis places wrap around; along others they stay within the domain.
+
+A sample with a value or a place that is no finite number is lost, and so is one whose points come to where an encoder
+takes none. The others go on: its values are NaN from then on, and its points stay where they were, so that encoders and
+decoders are given places only.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from .errors import DataError
 from .interfaces import FieldSpec, Latent, PointSet, Prepares, Queries
 from .tasks import TaskView
 
@@ -153,14 +158,40 @@ class Forecaster:
         self, points: PointSet, condition: Tensor, steps: int, kinematic: Kinematic | None = None
     ) -> Iterator[Frame]:
         """The forecast that decodes at all points, moves them, and encodes again after every step."""
-        frame = self.first(points)
-        if not self.moving:
-            points = prepared(self.model, points)
+        points, frame = prepared(self.model, points), self.first(points)
         for step in range(steps):
             latent = self.model.step(self.model.encode(points, condition), condition)
             frame = self.decoded(latent, frame, points.grid, kinematic, step)
             yield frame
-            points = self.model.advance(points, frame.values, frame.positions if self.moving else None)
+            if step + 1 < steps:
+                points, frame = self._onward(points, frame)
+
+    def _onward(self, points: PointSet, frame: Frame) -> tuple[PointSet, Frame]:
+        """The points with a forecast as their newest frame, and that frame.
+
+        Points that have come to where no encoder can be given them, such as all to one place, stay and are lost.
+        """
+        if not self.moving:
+            return self.model.advance(points, frame.values), frame
+        onward = self.model.advance(points, frame.values, frame.positions)
+        try:
+            return prepared(self.model, onward), frame
+        except DataError:
+            lost = torch.tensor([not self._takes(onward, sample) for sample in range(len(onward.positions))])
+        lost = lost.to(frame.values.device)[:, None, None]
+        values = torch.where(lost, math.nan, frame.values)
+        frame = Frame(values, torch.where(lost, points.positions, frame.positions))
+        return prepared(self.model, self.model.advance(points, frame.values, frame.positions)), frame
+
+    def _takes(self, points: PointSet, sample: int) -> bool:
+        """Whether the encoder finds what it looks up of a sample."""
+        mask = None if points.mask is None else points.mask[sample : sample + 1]
+        part = slice(sample, sample + 1)
+        try:
+            prepared(self.model, PointSet(points.positions[part], points.values[part], mask))
+        except DataError:
+            return False
+        return True
 
     def decoded(
         self,
@@ -177,10 +208,13 @@ class Forecaster:
         if kinematic is not None:
             values = kinematic.put(values, newest, step)
         for _ in range(2):
-            values = self.model.decode(latent, Queries(self._places(before.positions, values))).float()
+            there = self._places(before.positions, values)
+            values = self.model.decode(latent, Queries(_or(there, before.positions))).float()
             if kinematic is not None:
                 values = kinematic.put(values, newest, step)
-        return Frame(values, self._places(before.positions, values))
+        there = self._places(before.positions, values)
+        lost = ~(_finite(newest) & _finite(values) & _finite(there))
+        return Frame(torch.where(lost, math.nan, values), torch.where(lost, before.positions, there))
 
     def first(self, points: PointSet) -> Frame:
         """The newest frame that a model is given, and where it holds; without values where the data are steady."""
@@ -190,8 +224,16 @@ class Forecaster:
         return Frame(newest, points.positions)
 
     def _places(self, positions: Tensor, values: Tensor) -> Tensor:
-        """Where the points are one step later; a point whose velocity is no number stays where it is."""
+        """Where the points are one step later; NaN where that is no place."""
         fields = self.model.fields
-        velocity = self.normaliser.physical(values.float())[..., _motion(fields)]
-        there = moved(positions, velocity, fields)
-        return torch.where(torch.isfinite(there), there, positions)
+        return moved(positions, self.normaliser.physical(values.float())[..., _motion(fields)], fields)
+
+
+def _or(there: Tensor, positions: Tensor) -> Tensor:
+    """Places that are some, and others for points that have none."""
+    return torch.where(torch.isfinite(there), there, positions)
+
+
+def _finite(values: Tensor) -> Tensor:
+    """Which samples (B, 1, 1) of (B, N, …) hold numbers alone."""
+    return torch.isfinite(values).flatten(1).all(1)[:, None, None]

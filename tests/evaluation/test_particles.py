@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ups_kit import metrics
-from ups_kit.interfaces import LatentSpec
+from ups_kit.interfaces import FieldSpec, Latent, LatentSpec, PointSet, Queries
 from ups_kit.motion import displacement, moved, travelled
+from ups_kit.neighbours import SupernodeGraph
 from ups_kit.transport import sinkhorn_divergence
 from ups_plugins.upt.evaluation import floors
 from ups_plugins.upt.evaluation.config import EvaluateConfig
@@ -135,6 +138,73 @@ def test_a_model_that_diverges_does_not_end_the_evaluation(experiment: Make) -> 
     assert measured.latent.summary["position_mse"] is None
     assert measured.latent.summary["sinkhorn_20"] is None
     assert measured.latent.summary["position_mse_20"] is None
+
+
+BAD = 1  # the sample that a model loses
+LOST: dict[str, float] = {"nan": math.nan, "infinite": math.inf, "beyond the largest float": 3e38, "one place": 10.0}
+
+
+class Losing(nn.Module):
+    """Gives the fields of another decoder; from the third step on, something else for one sample."""
+
+    def __init__(self, inner: nn.Module, wrong: float) -> None:
+        super().__init__()
+        self.inner, self.wrong, self.asked = inner, wrong, 0
+
+    def forward(self, latent: Latent, queries: Queries) -> torch.Tensor:
+        assert bool(torch.isfinite(queries.positions).all())
+        found, time = self.inner(latent, queries).clone(), latent.tokens.mean((1, 2))
+        if len(found) > BAD and time[BAD] > 2.5 * DT + DT:  # two frames are given, the second at the time DT
+            found[BAD] = self.wrong
+        return found
+
+
+@pytest.mark.parametrize("wrong", LOST.values(), ids=LOST)
+@pytest.mark.parametrize("encoded", [True, False])
+def test_a_sample_whose_particles_run_away_is_lost_alone(wrong: float, encoded: bool) -> None:
+    dataset = particles(rotation, periodic=False)
+    model = knowing(dataset.fields, rotation)
+    if encoded:  # the neighbours that an encoder would need are looked up
+        model.encoder = Looking(dataset.fields, model.encoder)
+    truth = read_truth(dataset, "test", None)
+    right = Runner(model, truth, CPU, 4).reencoded_rollout()
+    model.decoder = Losing(model.decoder, wrong)
+    for found in (Runner(model, truth, CPU, 4).latent_rollout(), Runner(model, truth, CPU, 4).reencoded_rollout()):
+        others = [sample for sample in range(len(COUNTS)) if sample != BAD]
+        assert torch.allclose(found[others], right[others], atol=1e-4)
+        assert torch.allclose(found[BAD, : truth.given + 2], right[BAD, : truth.given + 2], atol=1e-4)
+        if wrong != LOST["one place"]:
+            assert bool(found[BAD, truth.given + 2 :].isnan().all())
+    if wrong == LOST["one place"] and encoded:
+        assert bool(found[BAD, -1].isnan().all())
+    validated = rollout_validation(dataset, CPU, 6, 8, 8, reencoded=True)(model)
+    assert set(validated) >= {"score", "position_mse"}
+
+
+def test_an_evaluation_with_a_lost_sample_is_told_to_its_end(experiment: Make, tmp_path: Path, capsys: Any) -> None:
+    dataset = particles(rotation, periodic=False)
+    model = knowing(dataset.fields, rotation)
+    model.decoder = Losing(model.decoder, math.nan)
+    result, folder, _ = run(experiment(dataset, model), tmp_path)
+    assert result["status"] == "below_floor"
+    assert result["metrics"]["latent_rollout"]["position_mse"] is None
+    assert folder.report.exists()
+    assert "MSE of positions" in capsys.readouterr().out
+
+
+class Looking(nn.Module):
+    """An encoder that looks up the neighbours of a lattice's places, and has another one encode."""
+
+    def __init__(self, fields: FieldSpec, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.preparation = SupernodeGraph(
+            domain=fields.domain, periodic=fields.periodic, lattice=(4, 4), choice="grid", radius=0.3, degree=8
+        )
+
+    def forward(self, points: PointSet) -> Latent:
+        latent: Latent = self.inner(self.preparation(points))
+        return latent
 
 
 # ---------------------------------------------------------------------------------------------------------------------

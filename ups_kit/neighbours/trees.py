@@ -28,7 +28,7 @@ class Tree:
         sizes = [length if wraps else 0.0 for length, wraps in zip(box.length, box.periodic)]
         wrapped = box.wrapped(points)
         largest = float(wrapped.abs().max())
-        data = np.ascontiguousarray(wrapped.numpy().T)
+        data = np.ascontiguousarray(wrapped.detach().numpy().T)
         self.slack = ROUNDING * max(largest, *(abs(low) for low in box.low), *box.length)
         self.tree = cKDTree(
             data, boxsize=sizes if any(box.periodic) else None, balanced_tree=False, compact_nodes=False
@@ -95,7 +95,7 @@ class Tree:
         return index, squared(self.box.offsets(self.points, centres, index)).masked_fill_(missing, math.inf)
 
     def _places(self, centres: Tensor) -> NDArray[np.float64]:
-        return np.ascontiguousarray(self.box.wrapped(centres).numpy().T)
+        return np.ascontiguousarray(self.box.wrapped(centres).detach().numpy().T)
 
 
 def _cut(distance: Tensor, limit: float) -> Tensor:
