@@ -174,8 +174,8 @@ def check(target: Path, settings: Sequence[str], as_json: bool, seconds: float, 
     follow their equation.
 
     For a RECIPE, across its splits, separate test files included; for a FILE, within it. Residual and conservation
-    are measured where the file says which simulator made it, and that one can. Exit code 3 for a leak between splits, or a number above
-    its tolerance.
+    are measured where the file says which simulator made it, and that one can. Exit code 3 for a leak between splits,
+    or a number above its tolerance.
     """
     from ..data.checking import in_child
 
