@@ -59,12 +59,15 @@ class TakesLatents(Protocol):
     def keeps_encoder(self) -> bool: ...
 
 
-def heads_problems(heads: int, width: int) -> Iterable[tuple[str, str]]:
-    """What is wrong with a number of attention heads for tokens of this width, as `check` yields it."""
+def heads_problems(heads: int, width: int, name: str = "latent.width") -> Iterable[tuple[str, str]]:
+    """What is wrong with a number of attention heads for tokens of this width, as `check` yields it.
+
+    `name` is the key of the width.
+    """
     if width % heads or (width // heads) % 2:
         fitting = [count for count in range(1, width // 2 + 1) if width % count == 0 and (width // count) % 2 == 0]
         near = min(fitting, key=lambda count: abs(count - heads), default=1)
-        yield "heads", f"{heads} heads do not cut latent.width = {width} into even parts; nearest: heads = {near}"
+        yield "heads", f"{heads} heads do not cut {name} = {width} into even parts; nearest: heads = {near}"
 
 
 class DatasetConfig(Protocol):
