@@ -9,7 +9,16 @@ from attrs import evolve, frozen
 
 from .errors import DataError, Problem, RecipeError
 from .fit.settings import FitSettings
-from .interfaces import Checks, DescribesTasks, FieldSpec, LatentSpec, OrderChecks, TakesLatents
+from .interfaces import (
+    Checks,
+    DescribesTasks,
+    FieldSpec,
+    GivesLatents,
+    LatentSpec,
+    OrderChecks,
+    TakesForms,
+    TakesLatents,
+)
 from .plugins import Catalog, discover
 from .recipe import Recipe
 
@@ -94,9 +103,32 @@ def check(recipe: Recipe) -> list[Problem]:
         problems.append(Problem("latent_cache", "steady data have no series of latents; remove [latent_cache]"))
     problems += _own_problems("dataset", recipe.dataset, fields, recipe.latent)
     parts = {name: getattr(recipe, name) for name in ("encoder", "operator", "decoder")}
+    problems += _form_problems(recipe)
     for path, config in {**parts, **{f"stages.{stage.name}": stage for stage in recipe.stages}}.items():
         problems += _problems_by_task(path, config, tasks, recipe.latent)
     return problems
+
+
+FORMS = {
+    "lattice": "tokens on a lattice",
+    "scattered": "tokens at places of their own",
+    "pooled": "tokens without a place",
+}
+
+
+def _form_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Operators and decoders that cannot take the tokens as the encoder places them."""
+    if not isinstance(recipe.encoder, GivesLatents):
+        return
+    form = recipe.encoder.form(recipe.latent)
+    for name in ("operator", "decoder"):
+        config = getattr(recipe, name)
+        if isinstance(config, TakesForms) and form not in config.forms:
+            wanted = " or ".join(FORMS[each] for each in config.forms)
+            why = "latent.tokens pools them; leave it out" if form == "pooled" else "encoder.choice = 'grid' gives one"
+            yield Problem(
+                f"{name}.use", f"needs {wanted}, and the encoder gives {FORMS[form]}: {why}, or use another {name}"
+            )
 
 
 def _problems_by_task(

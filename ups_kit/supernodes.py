@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, optional
 
-from .interfaces import Encoder, FieldSpec, LatentSpec, heads_problems
+from .interfaces import Encoder, FieldSpec, LatentForm, LatentSpec, heads_problems
 
 if TYPE_CHECKING:
     from .neighbours import SupernodeGraph
@@ -97,6 +97,12 @@ class SupernodeKeys:
             radius=None if self.nearest else self.reach(fields),
             degree=self.degree,
         )
+
+    def form(self, latent: LatentSpec) -> LatentForm:
+        """How the tokens stand: pooled to a number, on a lattice, or on points."""
+        if latent.tokens is not None:
+            return "pooled"
+        return "lattice" if self.choice == "grid" else "scattered"
 
     @property
     def _count(self) -> int | None:

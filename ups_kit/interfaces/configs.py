@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +57,24 @@ class TakesLatents(Protocol):
 
     @property
     def keeps_encoder(self) -> bool: ...
+
+
+LatentForm = Literal["lattice", "scattered", "pooled"]  # tokens on a lattice, at places of their own, without a place
+
+
+@runtime_checkable
+class GivesLatents(Protocol):
+    """An encoder's config that can say how its tokens stand."""
+
+    def form(self, latent: LatentSpec) -> LatentForm: ...
+
+
+@runtime_checkable
+class TakesForms(Protocol):
+    """The config of an operator or a decoder that does not take tokens however they stand."""
+
+    @property
+    def forms(self) -> tuple[LatentForm, ...]: ...
 
 
 def heads_problems(heads: int, width: int, name: str = "latent.width") -> Iterable[tuple[str, str]]:

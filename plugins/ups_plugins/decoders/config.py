@@ -9,7 +9,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, optional
 
 from ups_kit import FieldSpec, LatentSpec
-from ups_kit.interfaces import Decoder, heads_problems
+from ups_kit.interfaces import Decoder, LatentForm, heads_problems
 
 
 @frozen(kw_only=True)
@@ -25,6 +25,11 @@ class PartitionConfig:
         validator=ge(0),
         metadata={"help": "width of the network before the expansion, in token widths; 0: none"},
     )
+
+    @property
+    def forms(self) -> tuple[LatentForm, ...]:
+        """Tokens that stand somewhere."""
+        return ("lattice", "scattered")
 
     def build(self, fields: FieldSpec, latent: LatentSpec) -> Decoder:
         from .partition import PartitionDecoder
@@ -46,6 +51,11 @@ class LocalConfig:
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         """Heads must divide the width."""
         yield from heads_problems(self.heads, latent.width)
+
+    @property
+    def forms(self) -> tuple[LatentForm, ...]:
+        """Tokens that stand somewhere."""
+        return ("lattice", "scattered")
 
     def build(self, fields: FieldSpec, latent: LatentSpec) -> Decoder:
         from .local import LocalDecoder

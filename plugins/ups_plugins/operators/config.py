@@ -9,7 +9,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, lt, optional
 
 from ups_kit import FieldSpec, LatentSpec
-from ups_kit.interfaces import Operator, heads_problems
+from ups_kit.interfaces import LatentForm, Operator, heads_problems
 
 
 @frozen(kw_only=True)
@@ -36,6 +36,11 @@ class FNOConfig:
         if fields.grid is not None and 2 * self.modes > min(fields.grid):
             grid = " × ".join(map(str, fields.grid))
             yield "modes", f"expected at most {min(fields.grid) // 2}, half of the grid {grid}; got {self.modes}"
+
+    @property
+    def forms(self) -> tuple[LatentForm, ...]:
+        """Tokens that can be transformed."""
+        return ("lattice",)
 
     def build(self, fields: FieldSpec, latent: LatentSpec) -> Operator:
         from .fno import FNOOperator
