@@ -258,3 +258,31 @@ def test_a_decoder_of_many_coefficients_is_calibrated_token_by_token(periodic: b
     decoder.calibrate([Example(Latent(tokens, None, (4, 4)), Queries(positions, (32, 32)), values)])  # type: ignore[attr-defined]
     decoded = decoder(Latent(tokens, None, (4, 4)), Queries(positions, (32, 32))).detach()
     assert float((decoded - values).square().mean() / values.var()) < 1e-3
+
+
+def test_fields_stand_where_they_are_on_grids_whose_points_lie_elsewhere_in_their_cells() -> None:
+    """Linear fields on every second cell centre of a finer grid: off by a quarter of a cell where that is missed."""
+    torch.manual_seed(0)
+    fields = FieldSpec(
+        targets=(Field("u"),), domain=((1.0, 3.0),), periodic=(False,), layout="grid", grid=(32,), dt=0.1
+    )
+    encoder = GridEncoderConfig(patch_size=4, depth=0, overlap=0).build(fields, LatentSpec(16))
+    with torch.no_grad():
+        for weight in encoder.place[1].parameters():  # type: ignore[index,union-attr]
+            weight.zero_()  # tokens are of slopes alone, and anchors say where
+    decoder = PartitionConfig(modes=6).build(fields, LatentSpec(16))
+
+    def seen(size: int, offset: float, slopes: Tensor) -> tuple[Latent, Tensor]:
+        where = (1 + 2 * (torch.arange(size) + offset) / size)[None, :, None].expand(len(slopes), -1, -1)
+        return encoder(PointSet(where, 1 + slopes * (where - 2), grid=(size,))), where
+
+    slopes = torch.linspace(-4, 4, 20)[:, None, None]
+    latent, where = seen(32, 0.5, slopes)
+    decoder.calibrate([Example(latent, Queries(where, (32,)), 1 + slopes * (where - 2))])  # type: ignore[attr-defined]
+    asked = torch.linspace(1.3, 2.7, 101)[None, :, None].expand(20, -1, -1)
+    for size, offset in ((32, 0.5), (64, 0.5), (64, 0.25), (64, 0.0), (16, 0.75)):
+        latent, where = seen(size, offset, slopes)
+        assert latent.anchors is not None
+        assert torch.allclose(latent.anchors[:, 0], where[0].unflatten(0, (-1, 4)).mean((1, 2)), atol=1e-6)
+        moved = ((decoder(latent, Queries(asked)) - 1) / slopes - (asked - 2)).mean()
+        assert abs(moved) < 0.03 * 2 / size  # of a cell; missing its offset is worth a quarter or a half

@@ -43,6 +43,7 @@ ROWS_PER_UNKNOWN = 16
 MOST_SAMPLES = 32  # that are fitted at some of their points each, where those are not a grid
 ENTRIES_TOGETHER = 2**26  # float64 numbers of a calibration that are held at once
 RIDGE = 1e-5
+ALIKE = 1e-3  # of a cell: what places of anchors differ by when they are the same
 NEAREST = 1e-3  # of the reach: nearer than that to an anchor, its own expansion holds alone
 
 
@@ -265,7 +266,7 @@ class PartitionDecoder(nn.Module):
         B is 1 where all samples share them.
         """
         if latent.grid is not None:
-            return self._corners(latent.grid, queries.positions)
+            return self._corners(latent.grid, latent.anchors, queries.positions)
         assert latent.anchors is not None
         shared = queries.grid is not None and latent.anchors.dim() == 2
         return self._windows(latent.anchors, queries.positions[:1] if shared else queries.positions)
@@ -288,9 +289,15 @@ class PartitionDecoder(nn.Module):
                 basis = (basis.unsqueeze(-1) * cosines.unsqueeze(-2)).flatten(-2)
             yield index[..., place], basis
 
-    def _corners(self, lattice: Sequence[int], positions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _corners(
+        self, lattice: Sequence[int], anchors: Tensor | None, positions: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """The 2^D anchors around each position: their index (B, Q), and window times cosines there (B, Q, modes^D)."""
-        sides = [self._axis_sides(positions[..., axis], axis, lattice[axis]) for axis in range(len(lattice))]
+        first = None if anchors is None else anchors.reshape(-1, len(lattice))[0]
+        sides = []
+        for axis, tokens in enumerate(lattice):
+            shift_of_nodes = self._shift(axis, tokens, first)
+            sides.append(self._axis_sides(positions[..., axis], axis, tokens, shift_of_nodes))
         for corner in itertools.product((0, 1), repeat=len(lattice)):
             index = torch.zeros_like(positions[..., 0], dtype=torch.long)
             basis = torch.ones_like(positions[..., :1], dtype=torch.float64)
@@ -301,12 +308,26 @@ class PartitionDecoder(nn.Module):
                 basis = (basis.unsqueeze(-1) * factor.unsqueeze(-2)).flatten(-2)
             yield index, basis
 
-    def _axis_sides(self, places: Tensor, axis: int, tokens: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def _shift(self, axis: int, tokens: int, first: Tensor | None) -> float | Tensor:
+        """How far the anchors stand from the centres of their cells, as a share of the axis.
+
+        As in the data that the decoder was made for, unless the first anchor (D,) stands elsewhere: then the fields
+        were given on a grid whose points lie elsewhere in their cells.
+        """
+        own = 0.0
+        if self.fields.grid is not None and self.fields.offset != 0.5:
+            own = (self.fields.offset - 0.5) / self.fields.grid[axis]
+        if first is None:
+            return own
+        low, high = self.fields.domain[axis]
+        seen = (first[axis].double() - low) / (high - low) - 0.5 / tokens
+        return torch.where((seen - own).abs() * tokens < ALIKE, own, seen)
+
+    def _axis_sides(
+        self, places: Tensor, axis: int, tokens: int, shift_of_nodes: float | Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """The anchors before and after each position: their index, the local coordinate, the weight."""
         low, high = self.fields.domain[axis]
-        shift_of_nodes = 0.0
-        if self.fields.grid is not None and self.fields.offset != 0.5:
-            shift_of_nodes = (self.fields.offset - 0.5) / self.fields.grid[axis]
         scaled = ((places.double() - low) / (high - low) - shift_of_nodes) * tokens - 0.5
         if not self.fields.periodic[axis]:
             scaled = scaled.clamp(0, tokens - 1) if tokens > 1 else torch.zeros_like(scaled)

@@ -13,6 +13,8 @@ from ups_kit import FieldSpec, Latent, LatentSpec, PointSet
 from ups_kit.errors import DataError
 from ups_kit.layers import Block, Positions, Rotary, continued, zero
 
+ALIKE = 0.01  # of a spacing: what places in a cell differ by when they are the same
+
 
 class GridEncoder(nn.Module):
     """One token for each patch, anchored at the patch's centre.
@@ -58,7 +60,7 @@ class GridEncoder(nn.Module):
             raise DataError("the encoder 'grid' needs points on a regular grid; use 'mesh' or 'particle' for others")
         lattice = tuple(size // self.patch_size for size in points.grid)
         windows = self._windows(torch.unflatten(points.values, 1, points.grid))
-        anchors = self._anchors(lattice, points.positions)
+        anchors = self._anchors(lattice, points)
         tokens = self.linear(windows) + self.down(F.gelu(self.up(windows)))
         if self.place is not None:
             tokens = tokens + self.place(anchors)
@@ -77,12 +79,16 @@ class GridEncoder(nn.Module):
         dims = len(self.fields.periodic)
         return values.flatten(dims + 1).flatten(1, dims)
 
-    def _anchors(self, lattice: Sequence[int], like: Tensor) -> Tensor:
+    def _anchors(self, lattice: Sequence[int], points: PointSet) -> Tensor:
         """Centres of the patches, (tokens, space_dims)."""
-        axes = []
-        for size, (low, high) in zip(lattice, self.fields.domain):
+        like, axes = points.positions, []
+        for axis, (size, (low, high)) in enumerate(zip(lattice, self.fields.domain)):
             # with nodes instead of cell centres, a patch's middle lies half a spacing lower
-            nodes = (self.fields.offset - 0.5) / (size * self.patch_size)
+            nodes: float | Tensor = (self.fields.offset - 0.5) / (size * self.patch_size)
+            if points.grid != self.fields.grid:  # its points may lie elsewhere in their cells
+                seen = (like[0, 0, axis].double() - low) / (high - low) - 0.5 / (size * self.patch_size)
+                alike = (seen - nodes).abs() * size * self.patch_size < ALIKE
+                nodes = torch.where(alike, nodes, seen).to(like.dtype)
             places = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size + nodes
             axes.append(low + (high - low) * places)
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(math.prod(lattice), len(lattice))

@@ -31,7 +31,7 @@ class Crossing:
         self._forecaster = Forecaster(model, asked.normaliser)
         self._given, self._asked = given, asked
         self._device, self._batch = device, batch
-        self._grid = asked_grid(model, asked)
+        self._grid = asked_grid(model, given, asked)
 
     @torch.inference_mode()
     def stepwise(self) -> tuple[Tensor, Tensor]:
@@ -86,6 +86,11 @@ class Crossing:
         return self._asked.normaliser.physical(values.float().cpu())
 
 
-def asked_grid(model: LatentModel, asked: Truth) -> tuple[int, ...] | None:
-    """The grid that a decoder is asked on: decoders take a grid's points to lie in their cells as in the data."""
-    return asked.fields.grid if abs(asked.fields.offset - model.fields.offset) < SAME else None
+def asked_grid(model: LatentModel, given: Truth, asked: Truth) -> tuple[int, ...] | None:
+    """The grid that a decoder is asked on, where points lie in the cells of both grids as in the data.
+
+    Decoders take that for granted of a grid's points, and of the lattice that they have from an encoder.
+    """
+    grids = [truth.fields for truth in (given, asked) if truth.fields.grid is not None]
+    alike = all(abs(fields.offset - model.fields.offset) < SAME for fields in grids)
+    return asked.fields.grid if alike else None

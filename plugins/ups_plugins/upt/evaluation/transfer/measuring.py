@@ -152,7 +152,7 @@ def _scores(experiment: Experiment, config: EvaluateConfig, given: Truth, asked:
         start, end = given.part(rows), asked.part(rows)
         runner: Runner | Crossing = (
             Runner(experiment.model, end, experiment.device, config.batch)
-            if given is asked and asked_grid(experiment.model, end) == end.fields.grid
+            if given is asked and asked_grid(experiment.model, end, end) == end.fields.grid
             else Crossing(experiment.model, start, end, experiment.device, config.batch)
         )
         for name, forecast in _forecasts(runner, end):
