@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -91,3 +92,20 @@ def test_what_cannot_be_read_is_told_without_a_traceback(files: ModuleType, tmp_
         assert "Traceback" not in done.output
         assert "train.h5" in done.output
     assert not (tmp_path / "x.zarr").exists()
+
+
+def test_a_simulated_store_is_checked_without_an_audit(tmp_path: Path, upskit: Upskit) -> None:
+    path, keys = tmp_path / "tgv.zarr", ("trajectories=2", "particles=8", "frames=3", "duration=0.01", "support=2.0")
+    wrong = upskit("make", "taylor_green_sph2d", "--out", tmp_path / "tgv.h5")
+    assert wrong.exit_code == 2
+    assert "tgv.zarr" in wrong.output
+    made = upskit("make", "taylor_green_sph2d", "--out", path, *(f"--set={key}" for key in keys))
+    assert made.exit_code == 0, made.output
+    checked = upskit("check", path)
+    assert checked.exit_code == 0, checked.output
+    assert "0 pairs of equal" in checked.output
+    assert "'taylor_green_sph2d', which made it, has no audit for its equation" in checked.output
+    for name in ("positions", "velocities"):
+        shutil.copytree(path / "sample_00000" / name, path / "sample_00001" / name, dirs_exist_ok=True)
+    twins = json.loads(upskit("check", path, "--json").output)["twins"]
+    assert [twin["distance"] for twin in twins] == [0]

@@ -205,8 +205,11 @@ def _checked(target: Path, found: Mapping[str, Any]) -> Iterator[str]:
         limit = f", sound below {number['below']:g}" if number["below"] is not None else ""
         measured = f"{number['number']} at most {number['worst']:.2g}{limit}"
         yield f"  {Path(number['file']).name}: {measured} ({number['trajectories']} trajectories)"
-    if not found["audits"]:
-        yield "  the equation is not measured: these data name no simulator that can measure it"
+    for each in found["unaudited"]:
+        maker = f"the simulator '{each['simulator']}', which made it,"
+        yield f"  {Path(each['file']).name}: {maker} has no audit for its equation"
+    if not found["audits"] and not found["unaudited"]:
+        yield "  the equation is not measured: these data do not say which installed simulator made them"
 
 
 def _target(path: Path, settings: Sequence[str]) -> Target:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from ..errors import UsageError
+
 GIB = 2**30
 OUT = click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="What is written.")
 
@@ -32,6 +34,10 @@ def make(name: str, out: Path, settings: Sequence[str]) -> None:
     config = read_component("simulator", name, settings)
     from ..data.making import make as make_file
 
+    fields = config.describe()
+    kind, endings = ("an HDF5 file", (".h5", ".hdf5")) if fields.layout == "grid" else ("a Zarr store", (".zarr",))
+    if out.suffix.lower() in {".h5", ".hdf5", ".zarr", ".npz", ".npy"} - set(endings):
+        raise UsageError(f"--out {out}: '{name}' writes {kind}; nearest: --out {out.with_suffix(endings[0])}")
     make_file(out.absolute(), config)
     click.echo(f"{out}: made; `upskit data inspect {out}` shows what is in it")
 
@@ -109,8 +115,7 @@ def convert(
     With --axes, plain arrays become trajectories that a dataset reads: a `grid_zarr` store, or PDEBench's HDF5 layout.
     Without, a file whose layout a dataset knows becomes one that a dataset knows: a `grid_zarr` store, or PDEBench's
     HDF5 layout, with its coordinates, times, parameters and units. Of other files, and with --as-is, all arrays and
-    attributes are copied as they are. What was written is read again and compared before it gets its name; nothing is
-    overwritten.
+    attributes are copied as they are. What was written is read again and compared; nothing is overwritten.
     """
     from ..data.conversion import convert_file
     from ..data.conversion_options import mesh_options, plain_options

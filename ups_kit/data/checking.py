@@ -20,11 +20,12 @@ from ..addresses import url_of
 from ..errors import DataError, UpsKitError
 from .guard import Sign, guarded
 from .sample import GivesSamples, Sample
-from .whole_files import pairs_of, samples_of, sketch, twins_of
+from .whole_files import pairs_of, samples_of, sketch, twins_of, twins_of_points
 
 if TYPE_CHECKING:
     from ..interfaces import AuditsPhysics, Dataset, OpensGrids
     from ..plugins import Catalog
+    from .points.settings import PointSettings
 
 SAMPLES = 8  # of each split that are made and checked one by one
 AUDITED = 16  # trajectories that are held against their equation
@@ -302,27 +303,41 @@ def _refuse_missing(chosen: Chosen) -> None:
 def leaks_task(sign: Sign, path: str, **recipe: Any) -> dict[str, Any]:
     """Initial conditions that stand twice, or nearly, in a recipe's splits or in a file; and the equation's numbers."""
     from ..interfaces import OpensGrids
+    from .headers import read_tree
+    from .points.settings import PointSettings
 
     chosen = choose(sign, path, **recipe)
     _refuse_missing(chosen)
     sign("values")
-    if recipe["dataset"] is None and isinstance(chosen.config, OpensGrids):
+    if recipe["dataset"] is None and isinstance(chosen.config, OpensGrids | PointSettings):
         twins, problems = _whole(chosen.config, Path(path), sign)
     else:
         twins, problems = _across(chosen, sign, told=recipe["dataset"] is not None)
-    audits, failed = [], []
+    audits, failed, unaudited = [], [], []
     for file in (each for each in chosen.files if each.exists()):
-        found, bad = _audited(chosen.catalog, file, sign)
+        maker = maker_of(read_tree(file, sign).attributes.get("", {}), chosen.catalog)
+        if maker is None:
+            continue
+        simulator = _auditing(*maker, chosen.catalog)
+        if simulator is None:
+            unaudited.append({"file": str(file), "simulator": maker[0]})
+            continue
+        found, bad = _audited(maker[0], simulator, file, sign)
         audits += found
         failed += bad
-    return {"twins": twins, "audits": audits, "problems": [*problems, *failed]}
+    return {"twins": twins, "audits": audits, "unaudited": unaudited, "problems": [*problems, *failed]}
 
 
-def _whole(config: OpensGrids, path: Path, sign: Sign) -> tuple[list[dict[str, Any]], list[str]]:
+def _whole(config: OpensGrids | PointSettings, path: Path, sign: Sign) -> tuple[list[dict[str, Any]], list[str]]:
     """Twins within a file, whose trajectories need not be enough for splits, and what is wrong with its values."""
     from .gridded import unfit_values
+    from .points.settings import PointSettings
+    from .points.survey import unfit_samples
 
     try:
+        if isinstance(config, PointSettings):
+            source = config.open_source(path)
+            return twins_of_points(source, sign), unfit_samples(sign, source)[1]
         grid = config.open_grid(path)
         return twins_of(grid, sign), unfit_values(sign, grid, str(path))[1]
     except DataError as error:
@@ -382,15 +397,10 @@ def _twins(dataset: Any, sign: Sign) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------------------------------------------------------------
 # check: the equation
 # ---------------------------------------------------------------------------------------------------------------------
-def _audited(catalog: Catalog, file: Path, sign: Sign) -> tuple[list[dict[str, Any]], list[str]]:
+def _audited(name: str, simulator: AuditsPhysics, file: Path, sign: Sign) -> tuple[list[dict[str, Any]], list[str]]:
     """The numbers of the equation that a file's simulator solves, against what they stay below in sound data."""
     from ..interfaces import OpensGrids
-    from .headers import read_tree
 
-    made = made_by(read_tree(file, sign).attributes.get("", {}), catalog)
-    if made is None:
-        return [], []
-    name, simulator = made
     chosen = choose(sign, str(file))
     try:
         if isinstance(chosen.config, OpensGrids):
@@ -428,10 +438,8 @@ def audit(simulator: AuditsPhysics, samples: Sequence[Sample]) -> Mapping[str, N
     return simulator.audit(np.stack(values), np.asarray(samples[0].times, np.float64), parameters)
 
 
-def made_by(attributes: Mapping[str, Any], catalog: Catalog) -> tuple[str, AuditsPhysics] | None:
-    """The simulator that a file says it was made by, where it is installed and knows its equation."""
-    from ..interfaces import AuditsPhysics
-    from ..strict import attempt
+def maker_of(attributes: Mapping[str, Any], catalog: Catalog) -> tuple[str, Mapping[str, Any]] | None:
+    """The simulator that a file says it was made by, where it is installed, and the keys that it was given."""
     from .making import ATTRIBUTE
 
     try:
@@ -439,13 +447,19 @@ def made_by(attributes: Mapping[str, Any], catalog: Catalog) -> tuple[str, Audit
         wanted = keys.pop("simulator")
     except (KeyError, ValueError, TypeError):
         return None
-    for name, entry in catalog["simulator"].items():
-        if entry.config.__qualname__ == wanted:
-            given = {key: value for key, value in keys.items() if value is not None}
-            try:
-                config, problems = attempt(given, entry.config, catalog)
-            except UpsKitError:
-                return None
-            simulator: Any = config.build() if config is not None and not problems else None
-            return (name, simulator) if isinstance(simulator, AuditsPhysics) else None
-    return None
+    names = (name for name, entry in catalog["simulator"].items() if entry.config.__qualname__ == wanted)
+    return next(((name, keys) for name in names), None)
+
+
+def _auditing(name: str, keys: Mapping[str, Any], catalog: Catalog) -> AuditsPhysics | None:
+    """The simulator with these keys, where it can measure how well data follow its equation."""
+    from ..interfaces import AuditsPhysics
+    from ..strict import attempt
+
+    given = {key: value for key, value in keys.items() if value is not None}
+    try:
+        config, problems = attempt(given, catalog["simulator"][name].config, catalog)
+        simulator: Any = config.build() if config is not None and not problems else None
+    except UpsKitError:
+        return None
+    return simulator if isinstance(simulator, AuditsPhysics) else None

@@ -14,6 +14,7 @@ from .sample import Sample
 
 if TYPE_CHECKING:
     from ..interfaces import GridFile
+    from .points.source import PointSource
 
 BATCH = 16  # trajectories that are read at a time
 PROJECTIONS = 32  # numbers that stand for an initial condition where near ones are looked for
@@ -54,6 +55,31 @@ def twins_of(grid: GridFile, sign: Sign) -> list[dict[str, Any]]:
     points = np.concatenate([_normalised(blocks) for blocks in _blocks(grid, sign)], 1)
     numbers = np.flatnonzero(np.isfinite(points).all(1)).tolist()
     return pairs_of(numbers, ["file"] * len(numbers), points[numbers])
+
+
+def twins_of_points(source: PointSource, sign: Sign) -> list[dict[str, Any]]:
+    """The same of trajectories on points of their own: places, first values and what is given, point by point."""
+    first, numbers, moments, sketches = np.zeros(1, np.int64), [], [], []
+
+    def start(number: int) -> NDArray[np.float32]:
+        sign(f"initial condition {number}")
+        places, values = source.positions(number, first), source.values(number, first)[0]
+        return np.concatenate([places.reshape(len(values), -1), values, source.given(number)], 1)
+
+    for number in range(len(source.counts)):
+        points = start(number).astype(np.float64)
+        if np.isfinite(points).all():
+            numbers.append(number)
+            moments.append(np.stack([np.full(points.shape[1], len(points)), points.sum(0), np.square(points).sum(0)]))
+    if len(numbers) < 2:
+        return []
+    count, total, squares = np.sum(moments, 0)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0.0))
+    deviation[deviation == 0] = 1.0
+    for number in numbers:
+        sketches.append(sketch(((start(number) - mean) / deviation).astype(np.float32).reshape(1, -1))[0])
+    return pairs_of(numbers, ["file"] * len(numbers), np.stack(sketches))
 
 
 def _blocks(grid: GridFile, sign: Sign) -> Iterator[Iterator[NDArray[np.float32]]]:
