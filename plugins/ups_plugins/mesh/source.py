@@ -112,6 +112,7 @@ class MeshSource:
         if asked.size and not 0 <= asked.min() <= asked.max() < self.frames[number]:
             raise IndexError(f"{self.where(number)}: has {self.frames[number]} frames")
         numbers, one = (self.first + self.stride * asked)[None], np.zeros(1, np.int64)
+        self._check_channels(number)
         parts = [sample.fields[each.name].led_by(1).gather(one, numbers)[0] for each in self.targets]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, -1)
 
@@ -181,8 +182,14 @@ class MeshSource:
             cache.put(key, found)
         return found
 
+    def _check_channels(self, number: int) -> None:
+        """Raise DataError where a sample has other fields than the first one, or other channels in them."""
+        if _channels(self._sample(number)) != _channels(self._sample(0)):
+            raise DataError(f"{self.where(number)}: {'; '.join(self._differences(number))}")
+
     def _given(self, number: int) -> NDArray[np.float32]:
         sample = self._sample(number)
+        self._check_channels(number)
         parts: list[NDArray[np.float32]] = []
         for each in self.stored:
             values = sample.statics[each.name].values()
@@ -215,7 +222,8 @@ class MeshSource:
                 "sample has edges alone; leave them out",
                 "features",
             )
-        if table.min(initial=0) < 0 or table.max(initial=0) >= sample.points:
+        inside = len(table) and table.min() >= 0 and table.max() < sample.points
+        if not inside or not np.isfinite(self.coords(number)).all():
             raise DataError(self.problem(number) or sample.where)
         return table, sample.kind
 

@@ -29,6 +29,8 @@ from ups_kit.errors import did_you_mean
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 UNEVEN = 1e-3  # of a time step: what times in float32 are off by, and more
+MOST_CATEGORIES = 1024  # of a static of whole numbers: each of them becomes a channel
+LARGEST = 1e30  # of a number; squares of it are finite in float64
 KEPT = 512  # samples whose headers are kept in a process
 SAMPLE = re.compile(r"sample_\d+")
 
@@ -105,7 +107,7 @@ class MeshStore:
         found: Mapping[str, Any] = self._store().document(self.names[number]).get("attributes", {})
         parameters, split = found.get("parameters", {}), found.get("split")
         where = f"{self.path}/{self.names[number]}/zarr.json"
-        if not isinstance(parameters, dict) or not all(type(each) in (int, float) for each in parameters.values()):
+        if not isinstance(parameters, dict) or not all(map(_number, parameters.values())):
             raise DataError(f"{where}: parameters: expected a table of numbers, got {str(parameters)[:80]}; {AGAIN}")
         if split not in (None, "train", "validation", "test"):
             raise DataError(f"{where}: split: expected train, validation or test, got {str(split)[:80]!r}; {AGAIN}")
@@ -147,11 +149,17 @@ class MeshStore:
 
     def categories(self, name: str) -> int:
         """How many categories a static of whole numbers has in all samples together."""
-        said = self.attributes.get("categories", {}).get(name)
-        if said is not None:
-            return int(said)
-        every = (self.sample(number).statics[name].values() for number in range(len(self.names)))
-        return 1 + max(int(values.max(initial=0)) for values in every)
+        found = self.attributes.get("categories", {}).get(name)
+        if found is None:
+            every = (self.sample(number).statics[name].values() for number in range(len(self.names)))
+            found = 1 + max(int(values.max(initial=0)) for values in every)
+        if found > MOST_CATEGORIES:
+            raise DataError(
+                f"{self.path}: statics/{name}: expected whole numbers in 0 … {MOST_CATEGORIES - 1}, a channel for each "
+                f"category, got {found:,} categories; store what is no category as floats, or leave the field out with "
+                "dataset.statics"
+            )
+        return int(found)
 
     def described(self, group: str) -> tuple[Field, ...]:
         """The fields, or statics, of all samples, as the first one has them."""
@@ -282,13 +290,14 @@ class _Opening:
         if kind is None:
             fitting = [name for name, corners in CELL_TYPES.items() if corners == array.shape[1]]
             kind = fitting[0] if len(fitting) == 1 else "none"
-        if kind not in CELL_TYPES or CELL_TYPES[kind] != array.shape[1]:
+        if not isinstance(kind, str) or CELL_TYPES.get(kind) != array.shape[1]:
             known = ", ".join(f"{name} ({corners} corners)" for name, corners in CELL_TYPES.items())
+            guess = "" if kind in tuple(CELL_TYPES) else did_you_mean(str(kind), CELL_TYPES)
             raise DataError(
                 f"{array.metadata.where}: cell_type: expected one of {known}, got {str(kind)[:40]!r} with "
-                f"{array.shape[1]} corners{did_you_mean(str(kind), CELL_TYPES)}"
+                f"{array.shape[1]} corners{guess}"
             )
-        return array, str(kind)
+        return array, kind
 
     def _table(self, name: str) -> ZarrArray:
         array = self._array(name)
@@ -365,18 +374,19 @@ def _check_sum(said: object, documents: Mapping[str, Mapping[str, Any]], where: 
 
 
 def _sample_names(store: ZarrStore, attributes: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    count = attributes.get("samples")
-    if count is not None:
-        names = tuple(sample_name(number) for number in range(count))
-    else:
-        names = tuple(sorted(name for name in store.children() if SAMPLE.fullmatch(name)))
-    if not names:
+    said = attributes.get("samples")
+    names = () if said else tuple(sorted(name for name in store.children() if SAMPLE.fullmatch(name)))
+    count = len(names) if said is None else said
+    if not count:
         raise DataError(f"{where}: expected groups sample_00000, …, got none; {AGAIN}")
     for key in ("points", "frames"):
-        said = attributes.get(key)
-        if said is not None and len(said) != len(names):
-            raise DataError(f"{where}: {key}: expected {len(names)} numbers, one for each sample, got {len(said)}")
-    return names
+        sizes = attributes.get(key)
+        if sizes is not None and len(sizes) != count:
+            raise DataError(f"{where}: {key}: expected {count} numbers, one for each sample, got {len(sizes)}")
+    if said is None:
+        return names
+    store.document(sample_name(count - 1))  # so that no more are looked for than can be there
+    return tuple(sample_name(number) for number in range(count))
 
 
 def _check_types(attributes: Mapping[str, Any], where: str) -> None:
@@ -416,9 +426,17 @@ def _check_types(attributes: Mapping[str, Any], where: str) -> None:
 
 
 def _interval(value: object) -> bool:
-    if not isinstance(value, list) or len(value) != 2 or not all(type(each) in (int, float) for each in value):
-        return False
-    return bool(np.isfinite(value).all()) and value[0] < value[1]
+    return isinstance(value, list) and len(value) == 2 and all(map(_end, value)) and bool(value[0] < value[1])
+
+
+def _number(value: object) -> bool:
+    """Whether this is a number that a float can hold, NaN and infinity included."""
+    return type(value) is float or (type(value) is int and abs(value) < LARGEST)
+
+
+def _end(value: object) -> bool:
+    """Whether this is a finite number that a domain may end at."""
+    return type(value) in (int, float) and bool(abs(value) < LARGEST)  # type: ignore[arg-type]
 
 
 def parameters_of(store: MeshStore) -> tuple[tuple[str, ...], NDArray[np.float64]]:

@@ -9,6 +9,7 @@ import numpy as np
 from attrs import define, field
 from numpy.typing import NDArray
 
+from ...errors import DataError
 from ...interfaces import FieldSpec
 from ..guard import Sign
 from ..normalisation import Central, Moments, Normalisation, central_half, channels_of, scheme_of
@@ -123,10 +124,20 @@ def unfit_samples(sign: Sign, source: PointSource) -> tuple[int, list[str]]:
         sign(source.where(number))
         said = source.problem(number) if isinstance(source, TellsProblems) else None
         bad = 0
-        for frames in frame_blocks(source, number):
-            values = source.values(number, frames)
-            looked, bad = looked + values.size, bad + int((~np.isfinite(values)).sum())
+        try:
+            for frames in frame_blocks(source, number):
+                values = source.values(number, frames)
+                looked, bad = looked + values.size, bad + _endless(values) + _endless(source.positions(number, frames))
+            given = source.given(number)
+            looked, bad = looked + given.size, bad + _endless(given)
+        except DataError as error:
+            said = said or str(error)
         if said is None and bad:
             said = f"{source.where(number)}: {bad:,} values are NaN or infinite"
         problems += [] if said is None else [said]
     return looked, problems
+
+
+def _endless(values: NDArray[np.float32]) -> int:
+    """How many values are NaN or infinite."""
+    return int((~np.isfinite(values)).sum())
