@@ -466,3 +466,33 @@ def test_the_writer_refuses_what_does_not_fit(files: ModuleType, tmp_path: Path)
     with pytest.raises(ValueError, match="there are no samples"):
         write_particles(tmp_path / "p.zarr", [], domain=files.BOX, periodic=(True, True))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_stands_in_a_files_place_is_told(bench: Path) -> None:
+    (bench / "valid.h5").unlink()
+    (bench / "valid.h5").mkdir()
+    assert told(bench) == (
+        "bench: expected train.h5, valid.h5, test.h5 and metadata.json, as LagrangeBench has them; not there: "
+        "valid.h5; 'valid.h5' is no file (the folder holds metadata.json, test.h5, train.h5, valid.h5)"
+    )
+
+
+def test_samples_with_other_channels_are_told(tmp_path: Path) -> None:
+    def sample(number: int) -> ParticleSample:
+        places = np.random.default_rng(number).random((5, 9, 2)) * 0.01 + 0.4
+        return ParticleSample(
+            positions=places,
+            time=0.1 * np.arange(5),
+            fields={"density": np.ones((5, 9, 1 + number // 3))},
+            statics={"mass": np.ones((9, 1 + number // 3))},
+        )
+
+    write_particles(tmp_path / "p.zarr", map(sample, range(4)), domain=[(0, 1), (0, 1)], periodic=[True, True])
+    with pytest.raises(DataError) as caught:
+        ParticleZarrConfig(path=tmp_path / "p.zarr", fields=("density",), validation=1, test=1).build(0)
+    words = "shape: expected 1 channels, as sample_00000 has, got 2"
+    assert str(caught.value).replace(f"{tmp_path}/", "") == (
+        "p.zarr: 2 problems:\n"
+        f"  p.zarr/sample_00003/fields/density/zarr.json: {words}\n"
+        f"  p.zarr/sample_00003/statics/mass/zarr.json: {words}"
+    )

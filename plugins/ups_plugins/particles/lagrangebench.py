@@ -73,7 +73,9 @@ def _not_there(folder: Path, missing: Sequence[str]) -> str:
     names = sorted(entry.name for entry in folder.iterdir())
     absent = [*missing, *([] if (folder / METADATA).is_file() else [METADATA])]
     inner = [name for name in names if (folder / name / METADATA).is_file()]
-    guess = f"; did you mean the folder '{inner[0]}' in it?" if inner else did_you_mean(absent[0], names)
+    guess = f"; did you mean the folder '{inner[0]}' in it?" if inner else ""
+    if not inner:
+        guess = f"; '{absent[0]}' is no file" if absent[0] in names else did_you_mean(absent[0], names)
     return (
         f"{folder}: expected {', '.join(FILES.values())} and {METADATA}, as LagrangeBench has them; not there: "
         f"{', '.join(absent)}{guess} (the folder holds {', '.join(names[:SHOWN]) or 'nothing'})"

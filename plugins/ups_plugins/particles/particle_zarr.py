@@ -111,6 +111,7 @@ class Reading:
                 sample = _Sample(self.store, name, self.arrays, box.dims)
                 found.append(sample.stored(extra, given))
                 steps.append(sample.step())
+                problems += self._other_channels(sample, (*extra, *given))
             except DataError as error:
                 problems.append(str(error))
             if len(problems) > MOST_PROBLEMS:
@@ -133,6 +134,15 @@ class Reading:
             time_unit=units.get("time", "1"),
             fingerprint=self._fingerprint(),
         )
+
+    def _other_channels(self, sample: _Sample, names: Sequence[str]) -> Iterator[str]:
+        """Fields in which a sample has other channels than the first one."""
+        first = _Sample(self.store, self.samples[0], self.arrays, sample.dims)
+        for name in names:
+            if sample.channels(name) != first.channels(name):
+                where = self.store.array(f"{sample.name}/{name}").metadata.where
+                wanted = f"{first.channels(name)} channels, as {first.name} has"
+                yield f"{where}: shape: expected {wanted}, got {sample.channels(name)}"
 
     def _named(self, group: str, wanted: Sequence[str] | None) -> Iterator[str]:
         """Names in a sample of the fields or statics that the recipe asks for; all of them for None."""
