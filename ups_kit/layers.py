@@ -122,7 +122,7 @@ class Block(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        hidden = int(width * mlp_ratio)
+        hidden = max(1, int(width * mlp_ratio))
         self.neighbours = NeighbourMixing(width, periodic) if periodic else None
         self.attention = Attention(width, heads)
         self.up = nn.Linear(width, hidden)
@@ -248,7 +248,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0) -> None:
         super().__init__()
-        hidden = int(width * mlp_ratio)
+        hidden = max(1, int(width * mlp_ratio))
         self.heads = heads
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)

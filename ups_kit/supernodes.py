@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, optional
+from attrs.validators import ge, gt, in_, le, optional
 
 from .interfaces import Encoder, FieldSpec, LatentForm, LatentSpec, heads_problems
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .neighbours import SupernodeGraph
 
 DEFAULT_SUPERNODES = 256
+MOST_ORDER = 12  # of the local fit: 91 polynomials in the plane, 455 in space
 DEFAULT_REACH = 1.25  # of the spacing of supernodes: neighbourhoods of a lattice overlap, and every point is in some
 
 
@@ -66,7 +67,7 @@ class SupernodeKeys:
     )
     order: int = field(
         default=3,
-        validator=ge(0),
+        validator=[ge(0), le(MOST_ORDER)],
         metadata={
             "help": "total degree of the polynomials that are fitted to the values around a supernode; 0: their mean"
         },
@@ -89,12 +90,26 @@ class SupernodeKeys:
         from .neighbours.problems import graph_problems
 
         yield from heads_problems(self.heads, latent.width)
+        count = self.supernodes if self.lattice is None else math.prod(self.lattice)
+        if self.lattice is not None and self.supernodes not in (None, count):
+            yield (
+                "supernodes",
+                f"{self.supernodes} supernodes, and lattice = {list(self.lattice)} has {count}; leave one of the two "
+                "out",
+            )
+        elif latent.tokens is not None and latent.tokens > (count or DEFAULT_SUPERNODES):
+            yield (
+                "supernodes" if self.lattice is None else "lattice",
+                f"latent.tokens = {latent.tokens} are more than the {count or DEFAULT_SUPERNODES} supernodes that they "
+                f"are pooled from; nearest: latent.tokens = {count or DEFAULT_SUPERNODES}",
+            )
+        reachable = not self.nearest and min(self.lattice or (1,)) > 0
         yield from graph_problems(
             fields,
             supernodes=self._count,
             lattice=self.lattice,
             choice=self.choice,
-            radius=None if self.nearest else self.reach(fields),
+            radius=self.reach(fields) if reachable else None,
             degree=self.degree,
         )
 

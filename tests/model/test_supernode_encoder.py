@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,8 @@ from torch import Tensor
 
 from ups_kit import DataError, Field, FieldSpec, LatentSpec, PointSet
 from ups_kit.batching import joined_points, points_part
+from ups_kit.layers import Block
+from ups_kit.neighbours import neighbour_table
 from ups_kit.pooling import RIDGE, SupernodeEncoder, exponents, legendre_products, local_fit
 from ups_plugins.mesh.config import MeshEncoderConfig
 from ups_plugins.particles.config import ParticleEncoderConfig
@@ -200,3 +204,39 @@ def test_tokens_that_would_move_with_particles_are_refused() -> None:
     assert [key for key, _ in config.check(moving, LatentSpec(16))] == ["choice"]
     assert not list(config.check(moving, LatentSpec(16, 8)))
     assert not list(ParticleEncoderConfig(supernodes=16).check(moving, LatentSpec(16)))
+
+
+@pytest.mark.parametrize(
+    ("keys", "tokens", "key", "words"),
+    [
+        ({"lattice": (0, 4)}, None, "lattice", "expected whole numbers of at least 1, got [0, 4]"),
+        ({"lattice": (-1, 4)}, None, "lattice", "expected whole numbers of at least 1, got [-1, 4]"),
+        (
+            {"lattice": (4, 4), "supernodes": 20},
+            None,
+            "supernodes",
+            "20 supernodes, and lattice = [4, 4] has 16; leave one of the two out",
+        ),
+        (
+            {"lattice": (4, 4)},
+            20,
+            "lattice",
+            "latent.tokens = 20 are more than the 16 supernodes that they are pooled from; nearest: latent.tokens = 16",
+        ),
+    ],
+)
+def test_supernodes_that_clash_are_refused(keys: dict[str, Any], tokens: int | None, key: str, words: str) -> None:
+    still = FieldSpec((Field("u"),), BOX, (False, False), "mesh", None, 0.1, counts=(40, 60))
+    assert list(MeshEncoderConfig(**keys).check(still, LatentSpec(16, tokens))) == [(key, words)]
+
+
+def test_a_radius_too_small_for_any_number_hears_nothing() -> None:
+    places = torch.rand(1, 30, 2)
+    table = neighbour_table(
+        places, places + 0.5, radius=1e-300, domain=BOX, periodic=(False, False), most=4, pick="spread"
+    )
+    assert not table.mask.any()
+
+
+def test_a_network_has_one_unit_at_least() -> None:
+    assert Block(16, 2, mlp_ratio=1e-9).up.out_features == 1

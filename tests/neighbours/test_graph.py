@@ -252,7 +252,7 @@ def test_a_recipe_that_fits():
     assert problems() == []
     assert problems(lattice=(8, 16)) == []
     assert problems(fields(counts=(64, 90)), choice="random") == []
-    assert problems(fields(counts=(10, 90))) == []
+    assert problems(fields(counts=(10, 90)), degree=32) == []
     assert problems(radius=None) == []
 
 
@@ -280,6 +280,24 @@ def test_a_recipe_that_fits():
             "missing key; say how many supernodes there are, for example supernodes = 256",
         ),
         ({}, {"supernodes": 0}, "supernodes", "expected a whole number of at least 1, got 0"),
+        (
+            {"counts": (10, 50)},
+            {},
+            "supernodes",
+            "64 supernodes are more than the 50 points of the largest sample; nearest: supernodes = 50",
+        ),
+        (
+            {"counts": (10, 50)},
+            {"lattice": (8, 8)},
+            "lattice",
+            "[8, 8] is 64 supernodes, more than the 50 points of the largest sample; nearest: lattice = [5, 10]",
+        ),
+        (
+            {"counts": (70, 90)},
+            {"degree": 100},
+            "degree",
+            "100 points for each supernode are more than the 90 of the largest sample; nearest: degree = 90",
+        ),
         ({}, {"degree": 0}, "degree", "expected a whole number of at least 1, got 0"),
         ({}, {"radius": -0.5}, "radius", "expected a positive number, got -0.5"),
         (

@@ -12,6 +12,7 @@ from ..interfaces import FieldSpec
 Choice = Literal["grid", "farthest", "random"]
 
 ROUNDED = 1 + 1e-9  # half of a length is half of it, however its ends were rounded
+USUAL_DEGREE = 32  # as many neighbours may be asked for whatever the points are: fewer are heard where there are fewer
 FROM_POINTS = ("farthest", "random")  # choices that take the places of supernodes from the points themselves
 
 
@@ -54,6 +55,7 @@ def graph_problems(
 
     Keys are `supernodes`, `lattice`, which goes before it, `radius` and `degree`.
     """
+    most = _most_points(fields)
     if lattice is not None:
         yield from _lattice_problems(fields, choice, lattice)
     elif supernodes is None:
@@ -66,8 +68,20 @@ def graph_problems(
             f"{supernodes} supernodes are more than the {fields.fewest_points} points that a sample may have, and "
             f"'{choice}' takes them from the points; nearest: supernodes = {fields.fewest_points}",
         )
+    elif choice not in FROM_POINTS and most is not None and supernodes > most:
+        yield (
+            "supernodes",
+            f"{supernodes} supernodes are more than the {most} points of the largest sample; nearest: supernodes = "
+            f"{most}",
+        )
     if degree < 1:
         yield "degree", f"expected a whole number of at least 1, got {degree}"
+    elif most is not None and degree > max(most, USUAL_DEGREE):
+        yield (
+            "degree",
+            f"{degree} points for each supernode are more than the {most} of the largest sample; nearest: degree = "
+            f"{most}",
+        )
     if radius is not None:
         yield from _radius_problems(fields, radius)
 
@@ -84,6 +98,17 @@ def _lattice_problems(fields: FieldSpec, choice: str, lattice: Sequence[int]) ->
         )
     elif min(lattice) < 1:
         yield "lattice", f"expected whole numbers of at least 1, got {list(lattice)}"
+    elif (most := _most_points(fields)) is not None and math.prod(lattice) > most:
+        yield (
+            "lattice",
+            f"{list(lattice)} is {math.prod(lattice)} supernodes, more than the {most} points of the largest sample; "
+            f"nearest: lattice = {list(lattice_shape(most, fields.domain))}",
+        )
+
+
+def _most_points(fields: FieldSpec) -> int | None:
+    """How many points the largest sample has, or None where that is not known."""
+    return fields.points if fields.counts is None else fields.counts[1]
 
 
 def _radius_problems(fields: FieldSpec, radius: float) -> Iterator[tuple[str, str]]:

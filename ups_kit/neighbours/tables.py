@@ -107,7 +107,7 @@ class _Search:
         hashes, colours = position_hash(self.positions, SPREAD), centre_colours(self.places)
         rows = torch.arange(len(colours), device=colours.device)
         heard = self._about(radius)
-        share = max(1.5 * most / heard, 4 * most / len(hashes))
+        share = max(1.5 * most / heard, 4 * most / len(hashes)) if heard > 0 else 1.0
         while len(rows):
             share = share if share <= 0.5 else 1.0
             left = [rows[:0]]
