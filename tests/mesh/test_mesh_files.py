@@ -277,3 +277,20 @@ def test_a_file_of_a_mesh_is_pointed_to_its_conversion(tmp_path: Path, upskit: U
         code, said = upskit(command, tmp_path / "a.vtu")
         assert code == 3
         assert "is a file of a mesh; `upskit data convert" in said
+
+
+def test_odd_times_parameters_and_hidden_files(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for frame in range(2):
+        meshio.write(folder / f"u_{frame}.vtu", mesh(0, frame))
+    (folder / "._u_0.vtu").write_bytes(b"what a file system keeps beside a file")
+    source = source_of(convert(folder)[0])
+    assert source.frames.tolist() == [2]
+    (folder / "parameters.json").write_text(f'{{"nu": {10**400}}}')
+    with pytest.raises(DataError, match=r"parameters.json: expected a table of finite numbers, got {'nu': 1000"):
+        convert(folder, "other.zarr")
+    listed = '<VTKFile type="Collection"><Collection><DataSet timestep="nan" file="u_0.vtu"/></Collection></VTKFile>'
+    (folder / "u.pvd").write_text(listed)
+    with pytest.raises(DataError, match=r"u.pvd: expected a finite number as the time of 'u_0.vtu', got 'nan'"):
+        convert(folder / "u.pvd", "listed.zarr")

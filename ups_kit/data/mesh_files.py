@@ -30,6 +30,7 @@ FRAMES = (".vtu", ".vtk", ".msh")  # one frame each
 SERIES = (".pvd", ".xdmf", ".xmf")  # all frames of a series
 INSTALL = "reading files of meshes needs meshio: `pip install 'ups_kit[mesh]'`"
 PARAMETERS = "parameters.json"  # beside a sample's files: its parameters, as a table of numbers
+LARGEST = 1e30  # of a parameter; squares of it are finite in float64
 SHOWN = 400  # characters of a parser's words
 
 
@@ -111,7 +112,8 @@ def _folders(path: Path) -> list[Path]:
 
 def _mesh_files(folder: Path) -> list[Path]:
     """The files of a folder that list frames, or else the frames in it."""
-    files = sorted((entry for entry in folder.iterdir() if entry.is_file()), key=natural)
+    found = (entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    files = sorted(found, key=natural)
     lists = [file for file in files if file.suffix.lower() in SERIES]
     return lists or [file for file in files if file.suffix.lower() in FRAMES]
 
@@ -139,9 +141,11 @@ def _collection(file: Path) -> tuple[tuple[Path, ...], tuple[float, ...]]:
         if entry.get("part", "0") not in ("0", ""):
             raise DataError(f"{file}: lists parts of frames ('{name}'), which are not put together; expected one part")
         try:
+            if not math.isfinite(float(time)):
+                raise ValueError(time)
             found.append((float(time), _beside(file, name)))
         except ValueError as error:
-            raise DataError(f"{file}: expected a number as the time of '{name}', got '{time[:40]}'") from error
+            raise DataError(f"{file}: expected a finite number as the time of '{name}', got '{time[:40]}'") from error
     if not found:
         raise DataError(f"{file}: lists no frames; expected a Collection of DataSets with timestep and file")
     found.sort(key=lambda entry: entry[0])
@@ -179,7 +183,7 @@ def parameters_of(series: Series) -> dict[str, float]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected a table of numbers as JSON: {error}") from error
     numbers = isinstance(found, dict) and all(
-        type(value) in (int, float) and math.isfinite(value) for value in found.values()
+        type(value) in (int, float) and abs(value) < LARGEST for value in found.values()
     )
     if not numbers:
         raise DataError(f"{path}: expected a table of finite numbers, got {str(found)[:80]}")
