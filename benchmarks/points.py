@@ -1,6 +1,7 @@
 """One training step on 32 768 points in three dimensions: the library against a plain PyTorch version of the same work.
 
     python benchmarks/points.py --rounds 5
+    python benchmarks/points.py --scaling 1000 10000 100000 1000000
 
 The step: neighbours looked up, points to 2048 supernodes of at most 32 neighbours each, 4 + 4 + 4 blocks of width 192,
 16 384 query points, forward loss, backward, AdamW; batch 1. "upt" is the build of UPT, as the plain version is: a
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -23,6 +25,7 @@ import torch
 from torch import Tensor
 
 from measure import alternate, print_table, saved_bytes
+from neighbours import resident
 from plain_points import (
     CHANNELS,
     DEGREE,
@@ -38,7 +41,7 @@ from plain_points import (
     WIDTH,
     PlainModel,
 )
-from ups_kit import Batch, Field, FieldSpec, LatentSpec, PointSet, Progress
+from ups_kit import Batch, Field, FieldSpec, LatentSpec, PointSet, Progress, Queries
 from ups_kit.fit.forward import LossTerm, compute_losses
 from ups_kit.model import LatentModel
 from ups_kit.plugins import Catalog, discover
@@ -65,12 +68,23 @@ def main() -> None:
     parser.add_argument("--builds", nargs="+", default=list(BUILDS), choices=list(BUILDS))
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each kind (5)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
+    parser.add_argument(
+        "--scaling", type=int, nargs="*", default=[], metavar="N", help="forecast at so many points instead: 1000 …"
+    )
     parser.add_argument("--quick", action="store_true", help="one round of one precision: does it work?")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.precision = 1, ["fp32"]
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    if options.scaling:
+        growing(sorted(options.scaling))
+    else:
+        compare(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Every build and the plain version, step after step in turn."""
     catalog, cases, kept = discover(), {}, {}
     for precision in options.precision:
         plain = PlainModel()
@@ -95,8 +109,27 @@ def main() -> None:
     )
 
 
-def _points() -> tuple[Tensor, Tensor]:
-    positions = torch.rand(1, POINTS, DIMS)
+def growing(sizes: Sequence[int]) -> None:
+    """One step forecast from N points and decoded at all of them, by the library's own build, N growing in a process.
+
+    Memory is by how much the process is larger at its peak than before the smallest forecast.
+    """
+    model, before, rows = _model(discover(), "lattice, partition").eval(), resident("VmRSS"), []
+    for size in sizes:
+        positions, values = _points(size)
+        wall, cpu = time.perf_counter(), time.process_time()
+        with torch.inference_mode():
+            latent = model.step(model.encode(PointSet(positions, values)), torch.zeros(1, 1))
+            encoded = time.process_time()
+            model.decode(latent, Queries(positions))
+        seconds = (encoded - cpu, time.process_time() - encoded, time.perf_counter() - wall)
+        rows.append([f"{size:,}", *(f"{value:.3f}" for value in seconds), f"{resident('VmHWM') - before:.0f}"])
+    header = ["points", "encode and step, CPU s", "decode, CPU s", "wall s", "peak, MB"]
+    print_table(f"one step forecast through {TOKENS} tokens on a lattice, at all points", header, rows)
+
+
+def _points(size: int = POINTS) -> tuple[Tensor, Tensor]:
+    positions = torch.rand(1, size, DIMS)
     return positions, torch.sin(7 * positions)
 
 

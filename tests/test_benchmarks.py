@@ -78,3 +78,11 @@ def test_the_neighbour_benchmark_prints_its_tables():
     for row in ("cKDTree alone", "our table, nearest", "our table, spread", "cell list", "look-ups, kept", "at most"):
         assert row in printed
     assert "cells, 1,000 points, 1,000 supernodes" in printed[printed.index("by the size of the cloud") :]
+
+
+@pytest.mark.slow
+def test_the_benchmark_on_points_prints_its_tables():
+    printed = run("points.py", "--quick")
+    for row in ("plain, fp32", "upt, new points, fp32", "lattice, partition, same points, fp32", "lattice, local"):
+        assert row in printed
+    assert "2,000" in run("points.py", "--scaling", "1000", "2000")
