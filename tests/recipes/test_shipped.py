@@ -9,7 +9,8 @@ import pytest
 from ups_kit.assemble import check
 from ups_kit.reading import read_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = [*sorted(FOLDER.glob("*.toml")), *sorted(FOLDER.glob("scale/*.toml"))]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
