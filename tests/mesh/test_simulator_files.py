@@ -181,6 +181,14 @@ def test_obstacles_that_do_not_fit() -> None:
     assert told.value.key == "simulate.obstacles"
 
 
+def test_durations_that_no_machine_can_do() -> None:
+    with pytest.raises(
+        DataError, match=r"trajectory 0: 5e\+299 from one frame to the next, .* expected at most 1,000,000"
+    ) as told:
+        ObstacleFlow(evolve(SMALL, duration=1e300, warmup=0.0)).solve(0, 1, silent)
+    assert told.value.key == "simulate.duration"
+
+
 def test_without_scikit_fem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skfem", None)
     with pytest.raises(DataError, match=r"pip install 'ups_kit\[mesh\]'"):

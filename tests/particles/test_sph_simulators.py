@@ -13,6 +13,7 @@ import torch
 from attrs import evolve
 from numpy.typing import NDArray
 
+from ups_kit import DataError
 from ups_kit.cli import main
 from ups_kit.data.making import make
 from ups_plugins.particles.formats import ParticleZarrConfig
@@ -200,6 +201,17 @@ def test_energy_of_many_particles() -> None:
     assert decay(evolve(square, nu=0.01, duration=1.0), 16 * math.pi**2) == pytest.approx(1, abs=0.02)
     cube = TaylorGreenSPH3DConfig(particles=20, support=2.5, nu=0.2, frames=2, duration=0.03, **PURE)
     assert decay(cube, 24 * math.pi**2) == pytest.approx(1, abs=0.05)
+
+
+def test_durations_and_numbers_that_no_machine_can_do() -> None:
+    config = TaylorGreenSPH2DConfig(particles=10, trajectories=1, frames=2, duration=1e300, device="cpu")
+    with pytest.raises(
+        DataError, match=r"1e\+300 from one frame .* expected at most 1,000,000: take a shorter"
+    ) as told:
+        solved(config)
+    assert told.value.key == "simulate.duration"
+    with pytest.raises(ValueError, match="particles"):
+        TaylorGreenSPH2DConfig(particles=10**9)
 
 
 GHIA_Y = (0.0547, 0.0625, 0.0703, 0.1016, 0.1719, 0.2813, 0.4531, 0.5, 0.6172, 0.7344, 0.8516, 0.9531)

@@ -31,6 +31,7 @@ from .stepping import Flow
 PART = 8  # trajectories: what is lost at most when a making is stopped
 COURANT, HIGHEST = 0.17, 0.21  # triangles crossed in a step: as it is chosen, and where it is halved
 LOOKS = 4  # steps between looks at it
+MOST_STEPS = 10**6  # between two frames: these take hours
 UNBOUNDED = 1e5  # triangles in a unit of time: some 100 to 1000 are usual
 WASTE, SLACK = 0.75, 1.15  # steps that a time needs over those as long as the last ones: kept between these
 HEADER_BYTES = 2**13  # of a trajectory's arrays
@@ -156,7 +157,14 @@ class ObstacleFlow:
 def carry(flow: Flow, duration: float, name: str) -> None:
     """Solve for a time, with equal steps that suit the mesh and the flow. DataError, with `name`, where none does."""
     with np.errstate(over="ignore", invalid="ignore"):  # of a flow that grows without bounds, which is told
-        wanted = max(1, math.ceil(duration * _fastest(flow, name) / COURANT))
+        needed = duration * _fastest(flow, name) / COURANT
+        if needed > MOST_STEPS:
+            raise DataError(
+                f"{name}: {duration:g} from one frame to the next, or to the first one, takes {needed:.3g} time steps; "
+                f"expected at most {MOST_STEPS:,}: take a shorter duration or warm-up, or more frames",
+                key="simulate.duration",
+            )
+        wanted = max(1, math.ceil(needed))
         held = duration / flow.step
         if not (WASTE * held <= wanted <= SLACK * held and abs(held - round(held)) < 1e-6):
             flow.restep(duration / wanted)

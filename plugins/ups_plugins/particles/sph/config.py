@@ -28,7 +28,7 @@ class TaylorGreenSPH2DConfig(SphSettings):
     """
 
     trajectories: int = trajectories_key(100)
-    particles: int = particles_key(30)
+    particles: int = particles_key(30, 3000)
     frames: int = frames_key(46)
     duration: float = duration_key(2.25, SPAN_HELP)
     nu: Range = field(default=(0.004, 0.01), validator=positive_range, metadata={"help": NU_HELP})
@@ -58,7 +58,7 @@ class TaylorGreenSPH3DConfig(SphSettings):
     """
 
     trajectories: int = trajectories_key(40)
-    particles: int = particles_key(12)
+    particles: int = particles_key(12, 200)
     frames: int = frames_key(41)
     duration: float = duration_key(2.4, SPAN_HELP)
     nu: Range = field(default=(0.003, 0.01), validator=positive_range, metadata={"help": NU_HELP})
@@ -90,7 +90,7 @@ class LidDrivenCavitySPH2DConfig(SphSettings):
     """
 
     trajectories: int = trajectories_key(60)
-    particles: int = particles_key(24)
+    particles: int = particles_key(24, 3000)
     frames: int = frames_key(46)
     duration: float = duration_key(2.7, SPAN_HELP)
     nu: Range = field(default=(0.005, 0.02), validator=positive_range, metadata={"help": NU_HELP})

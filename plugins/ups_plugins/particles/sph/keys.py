@@ -16,11 +16,11 @@ SPAN_HELP = "from the first frame to the last"
 SKIN = 0.3  # how much further than the kernel a list of neighbours reaches, in spacings
 
 
-def particles_key(default: int) -> Any:
+def particles_key(default: int, most: int) -> Any:
     """The key `particles`."""
     return field(
         default=default,
-        validator=ge(4),
+        validator=[ge(4), le(most)],
         metadata={"help": "particles of the fluid along each axis", "unit": "particles"},
     )
 

@@ -12,11 +12,13 @@ import torch
 from attrs import frozen
 from numpy.typing import NDArray
 
+from ups_kit import DataError
 from ups_kit.data.particle_store import ParticleSample, write_particles
 from ups_kit.simulating.devices import chosen_device, solved
 
 from .fluid import Fluid
 
+MOST_STEPS = 10**6  # between two frames: these take hours
 ROWS_PARTICLES = 2**11  # that a thread solves together: their pairs fit a core's cache
 PART_PARTICLES = 2**15  # of a part: what is lost at most when a making is stopped
 HEADER_BYTES = 2**13  # of a trajectory's arrays
@@ -130,7 +132,13 @@ def longest_step(spacing: float, sound: float, speed: float, viscosity: float, c
 
 
 def steps_of(duration: float, limit: float) -> tuple[float, int]:
-    """Equal steps no longer than `limit`: how long each is, and how many there are."""
+    """Equal steps no longer than `limit`: how long each is, and how many. DataError where they are too many."""
+    if duration > MOST_STEPS * limit:
+        raise DataError(
+            f"{duration:g} from one frame to the next, or to the first one, takes {duration / limit:.3g} time steps of "
+            f"{limit:.3g}; expected at most {MOST_STEPS:,}: take a shorter duration, or more frames",
+            key="simulate.duration",
+        )
     count = max(1, math.ceil(duration / limit - 1e-9))
     return duration / count, count
 
