@@ -13,7 +13,7 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from ups_kit import DataError
+from ups_kit import DataError, LatentSpec
 from ups_plugins.mesh.formats import MeshZarrConfig
 
 WriteStore = Callable[..., Path]
@@ -149,3 +149,28 @@ def test_a_file_too_small_for_splits_is_looked_at_whole(
     code, said = upskit("validate", path)
     assert code == 3
     assert "sample_00002: 9 values are NaN or infinite" in said
+
+
+def test_a_series_of_which_one_frame_is_left_is_not_taken_for_steady(write_flow: WriteStore) -> None:
+    path = write_flow()
+    assert told(path, time_stride=7, features=("sdf",)) == (
+        "flow.zarr, sample_00000: has 7 frames, and dataset.first_frame = 0 with time_stride = 7 leave one of them; "
+        "expected two at least; nearest: time_stride = 6"
+    )
+    assert told(path, first_frame=6) == (
+        "flow.zarr, sample_00000: has 7 frames, and dataset.first_frame = 6 with time_stride = 1 leave one of them; "
+        "expected two at least"
+    )
+
+
+def test_names_that_are_there_twice_and_too_many_points(write_flow: WriteStore) -> None:
+    path = write_flow()
+    twice = told(path, fields=("pressure", "velocity", "pressure"))
+    assert twice == "flow.zarr: dataset.fields: 'pressure' is there twice"
+    config = MeshZarrConfig(path=path, validation=2, test=2, input_points=(10, 1000))
+    assert list(config.check(config.describe(), LatentSpec(8))) == [
+        (
+            "input_points",
+            "1000 points of samples that have 49 at most; nearest: input_points = [10, 49], or leave it out",
+        )
+    ]

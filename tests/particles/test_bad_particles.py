@@ -496,3 +496,18 @@ def test_samples_with_other_channels_are_told(tmp_path: Path) -> None:
         f"  p.zarr/sample_00003/fields/density/zarr.json: {words}\n"
         f"  p.zarr/sample_00003/statics/mass/zarr.json: {words}"
     )
+
+
+def test_what_is_not_there_or_named_twice_is_told(tmp_path: Path) -> None:
+    assert told(tmp_path / "2D_TGV") == (
+        "2D_TGV: no such folder or file; expected a folder with train.h5, valid.h5, test.h5 and metadata.json, or one "
+        "of these HDF5 files beside it"
+    )
+    sample = ParticleSample(
+        positions=np.full((3, 1, 2), 0.5), time=np.arange(3.0), fields={"density": np.ones((3, 1, 1))}
+    )
+    write_particles(tmp_path / "p.zarr", [sample], domain=[(0, 1), (0, 1)], periodic=[True, True])
+    with pytest.raises(DataError, match=r"p.zarr: dataset.fields: 'density' is there twice"):
+        ParticleZarrConfig(path=tmp_path / "p.zarr", fields=("density", "density")).describe()
+    with pytest.raises(ValueError, match="types"):
+        ParticleZarrConfig(path=tmp_path / "p.zarr", types=10**8)

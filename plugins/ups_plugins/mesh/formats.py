@@ -84,6 +84,8 @@ def chosen(known: tuple[Field, ...], names: tuple[str, ...] | None, key: str, wh
         if name not in by_name:
             there = ", ".join(by_name) or "nothing"
             raise DataError(f"{where}: {key}: expected '{name}'{did_you_mean(name, by_name)}, got {there}", key)
+        if (names or ()).count(name) > 1:
+            raise DataError(f"{where}: dataset.{key}: '{name}' is there twice", key)
     if names == () and key == "fields":
         raise DataError(f"{where}: dataset.fields is empty; expected one field at least", key)
     return known if names is None else tuple(by_name[name] for name in names)

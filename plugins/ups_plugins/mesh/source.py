@@ -322,4 +322,12 @@ def open_source(config: MeshZarrConfig, path: Path) -> MeshSource:
             f"none; expected at most {held - 1}",
             "first_frame",
         )
+    if (source.frames == 1).all() and (store.sizes("frames") > 1).any():  # what changes in time is not taken for steady
+        held = int(store.sizes("frames").max())
+        raise DataError(
+            f"{source.where(0)}: has {held} frames, and dataset.first_frame = {config.first_frame} with time_stride = "
+            f"{config.time_stride} leave one of them; expected two at least"
+            + (f"; nearest: time_stride = {held - 1 - config.first_frame}" if held - 1 > config.first_frame else ""),
+            "time_stride" if config.time_stride > 1 else "first_frame",
+        )
     return source

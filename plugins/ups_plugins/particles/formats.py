@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
-from attrs.validators import gt, optional
+from attrs.validators import gt, le, optional
 
 from ups_kit import FieldSpec, LatentSpec
 from ups_kit.data.points.settings import PointSettings
@@ -25,7 +25,7 @@ class ParticleSettings(PointSettings):
 
     types: int | None = field(
         default=None,
-        validator=optional(gt(0)),
+        validator=optional([gt(0), le(64)]),
         metadata={
             "help": "number of types of particles: each is a channel of 0 and 1 in the static field `type`; where not "
             "given, as many as the files hold, and no such field where that is one",

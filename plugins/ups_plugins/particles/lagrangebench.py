@@ -44,6 +44,11 @@ def open_lagrangebench(path: Path, dt: float | None) -> Opened:
 
     Raises DataError, which lists everything that is wrong with the headers.
     """
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such folder or file; expected a folder with {', '.join(FILES.values())} and {METADATA}, or "
+            "one of these HDF5 files beside it"
+        )
     folder = path if path.is_dir() else path.parent
     files = {split: folder / name for split, name in FILES.items()} if path.is_dir() else {None: path}
     missing = [file.name for file in files.values() if path.is_dir() and not file.is_file()]

@@ -157,6 +157,8 @@ class Reading:
                     f"{did_you_mean(name, known)} ({group}: {there})",
                     group,
                 )
+            if wanted is not None and list(wanted).count(name) > 1:
+                raise DataError(f"{self.store.label}: dataset.{group}: '{name}' is there twice", group)
             yield known[name]
 
     def _check_steps(self, steps: Sequence[float]) -> None:

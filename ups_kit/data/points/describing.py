@@ -102,9 +102,14 @@ def problems(settings: PointSettings, fields: FieldSpec) -> Iterator[tuple[str, 
     yield from _split_problems(settings)
     yield from unknown_fields(settings.normalisation, fields)
     most = fields.counts[1] if fields.counts is not None else None
-    for key, count in (("input_points", fields.sampled_inputs), ("points", fields.sampled)):
+    drawn = settings.input_points
+    for key, count in (
+        ("input_points", max(drawn) if isinstance(drawn, tuple) else drawn),
+        ("points", settings.points),
+    ):
         if count is not None and most is not None and count > most:
-            yield key, f"{count} points of samples that have {most} at most; nearest: {key} = {most}, or leave it out"
+            near = f"[{min(drawn[0], most)}, {most}]" if key == "input_points" and isinstance(drawn, tuple) else most
+            yield key, f"{count} points of samples that have {most} at most; nearest: {key} = {near}, or leave it out"
 
 
 def pools_of(settings: PointSettings, files: PointFiles, separate: Mapping[str, int]) -> dict[str, list[int]]:
