@@ -511,3 +511,13 @@ def test_what_is_not_there_or_named_twice_is_told(tmp_path: Path) -> None:
         ParticleZarrConfig(path=tmp_path / "p.zarr", fields=("density", "density")).describe()
     with pytest.raises(ValueError, match="types"):
         ParticleZarrConfig(path=tmp_path / "p.zarr", types=10**8)
+
+
+def test_walls_without_a_fluid_are_told(bench: Path) -> None:
+    with h5py.File(bench / "train.h5") as file:
+        count = len(file["00001/particle_type"])
+    spoil(bench / "train.h5", "00001/particle_type", lambda kinds: np.ones_like(kinds))
+    assert told(bench) == (
+        f"bench/train.h5, trajectory 00001: all {count} particles are of types that move as given (kinematic: 1, 2); "
+        "expected others, which are predicted"
+    )

@@ -194,6 +194,7 @@ def source_of(
     cut into pieces of `cut` model frames. Raises DataError where there are too few frames or categories.
     """
     _check_frames(opened, stride, first, history, cut)
+    _check_fluid(opened)
     found = opened.types
     if types is not None and types < found:
         raise DataError(
@@ -209,6 +210,16 @@ def source_of(
             continue
         pieces += [Piece(number, first + k * (cut + 1) * stride, cut) for k in range((length + 1) // (cut + 1))]
     return ParticleSource(opened, tuple(pieces), stride, found if types is None else types, wrap)
+
+
+def _check_fluid(opened: Opened) -> None:
+    """Raise DataError where all particles of a trajectory move as given, so that none is predicted or scored."""
+    for stored in opened.trajectories:
+        if np.isin(stored.types, opened.kinematic).all():
+            raise DataError(
+                f"{stored.where}: all {stored.count} particles are of types that move as given (kinematic: "
+                f"{', '.join(map(str, opened.kinematic))}); expected others, which are predicted"
+            )
 
 
 def _check_frames(opened: Opened, stride: int, first: int, history: int, cut: int | None) -> None:
