@@ -63,7 +63,9 @@ class SupernodeKeys:
         default=None, validator=optional(gt(0)), metadata={"help": "width of a message; latent.width where not given"}
     )
     layers: int = field(
-        default=1, validator=gt(0), metadata={"help": "layers of the network that makes a message of each point"}
+        default=1,
+        validator=[gt(0), le(16)],
+        metadata={"help": "layers of the network that makes a message of each point"},
     )
     order: int = field(
         default=3,

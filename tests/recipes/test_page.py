@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ TABLES = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_recipe_can_be_read(tmp_path: Path) -> None:
-    text, dataset = TABLES
+    text, dataset, points = TABLES
     path = tmp_path / "page.toml"
     path.write_text(text)
     recipe = read_recipe(
@@ -30,6 +31,10 @@ def test_the_recipe_can_be_read(tmp_path: Path) -> None:
     read = read_recipe(path).recipe.dataset
     assert (read.first_frame, read.points, read.normalisation) == (3, 128, "robust")  # type: ignore[attr-defined]
     assert read.simulate.points == 512  # type: ignore[attr-defined]
+    base = os.path.relpath(ROOT / "recipes/mesh_flow_upt.toml", tmp_path)
+    path.write_text(f'extends = "{base}"\n{points}')
+    laid = read_recipe(path).recipe
+    assert (laid.encoder.lattice, laid.dataset.input_points) == ((16, 8), (500, 2000))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
