@@ -57,7 +57,7 @@ def test_version_and_help() -> None:
 
 def test_unknown_commands_and_options_are_usage_errors() -> None:
     wrong = upskit("validte")
-    assert (wrong.returncode, "Did you mean 'validate'" in wrong.stderr) == (2, True)
+    assert (wrong.returncode, "Did you mean one of: 'evaluate', 'validate'" in wrong.stderr) == (2, True)
     wrong = upskit("list-plugins", "--jsn")
     assert (wrong.returncode, "Did you mean '--json'" in wrong.stderr) == (2, True)
 

@@ -44,7 +44,7 @@ class Validation:
         for batch in self._batches:
             for name, values in self._scores(cast("LatentModel", model), to_device(batch, self._device)).items():
                 found.setdefault(name, []).append(values)
-        return {name: float(torch.cat(values).double().mean()) for name, values in found.items()}
+        return {name: float(torch.cat(values).detach().double().mean()) for name, values in found.items()}
 
 
 class TaskValidations:
