@@ -175,8 +175,8 @@ def test_a_radius_that_hears_nobody():
     message = refusal(points_of(400, 300), radius=0.001)
     head, suggested = message.split("radius = ")
     assert head == (
-        "radius 0.001 gives 0 points for a supernode on average, and none for 64 of 64 (sample 0 of the batch, "
-        "400 points, degree 8); for about 6 points each: "
+        "encoder.radius: 0.001 gives 0 points for a supernode on average, and none for 64 of 64 (sample 0 of the "
+        "batch, 400 points, degree 8); for about 6 points each: "
     )
     heard = graph(radius=float(suggested))(points_of(400, 300)).supernodes.mask[0].sum(-1).float()
     assert 4 <= heard.mean() <= 8
@@ -186,8 +186,8 @@ def test_a_radius_that_hears_everything():
     points = points_of(400, 300)
     message = refusal(points, radius=1.5, periodic=(False, False), degree=16)
     assert message == (
-        "radius 1.5 gives about 400 of 400 points for a supernode on average (sample 0 of the batch, 400 points, "
-        "degree 16); for about 12 points each: radius = 0.1"
+        "encoder.radius: 1.5 gives about 400 of 400 points for a supernode on average (sample 0 of the batch, 400 "
+        "points, degree 16); for about 12 points each: radius = 0.1"
     )
     graph(radius=1.5, periodic=(False, False), degree=200)(points)  # all of them is what was asked for
 

@@ -177,7 +177,7 @@ class SupernodeGraph:
         halves = [(high - low) / 2 for (low, high), wraps in zip(self.domain, self.periodic) if wraps]
         better = min([better, *halves])
         return (
-            f"radius {radius:g} gives {found} (sample {sample} of the batch, {len(positions)} points, degree "
+            f"encoder.radius: {radius:g} gives {found} (sample {sample} of the batch, {len(positions)} points, degree "
             f"{self.degree}); for about {wanted} points each: radius = {better:g}"
         )
 
