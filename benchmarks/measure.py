@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,25 @@ def alternate(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
             call()
             seen[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     return {name: Timing(*(statistics.median(column) for column in zip(*times))) for name, times in seen.items()}
+
+
+def optimised(losses: Callable[[], Tensor], model: nn.Module) -> Callable[[], None]:
+    """A whole optimiser step of a model: what `losses` gives, its gradient, AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        losses().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+@contextmanager
+def autocast(precision: str) -> Iterator[None]:
+    """Compute in "bf16" where it is safe, or in "fp32"."""
+    with torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bf16" else nullcontext():
+        yield
 
 
 def saved_bytes(call: Callable[[], object], parts: Iterable[nn.Module]) -> int:

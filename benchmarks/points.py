@@ -17,14 +17,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from measure import alternate, print_table, saved_bytes
+from measure import alternate, autocast, optimised, print_table, saved_bytes
 from neighbours import resident
 from plain_points import (
     CHANNELS,
@@ -94,7 +93,7 @@ def compare(options: argparse.Namespace) -> None:
             name = f"{build}, {'new' if fresh else 'same'} points"
             losses[name], names[name] = _loss(catalog, model, fresh, precision), [model]
         for name, loss in losses.items():
-            cases[f"{name}, {precision}"] = _optimised(loss, names[name][0])
+            cases[f"{name}, {precision}"] = optimised(loss, names[name][0])
             kept[f"{name}, {precision}"] = saved_bytes(loss, names[name])
     timings = alternate(cases, options.rounds)
     reference = timings[f"plain, {options.precision[0]}"]
@@ -158,7 +157,7 @@ def _loss(catalog: Catalog, model: LatentModel, fresh: bool, precision: str) -> 
         states = torch.stack([values, values], 1)
         inputs = PointSet(positions, values)
         batch = Batch(inputs, states, positions, None, torch.zeros(1, 1), zeros.long(), zeros)
-        with _autocast(precision):
+        with autocast(precision):
             return compute_losses(model, batch, terms, NOW, generator).total
 
     return compute
@@ -168,30 +167,12 @@ def _plain_loss(model: PlainModel, precision: str) -> Callable[[], Tensor]:
     def compute() -> Tensor:
         positions, values = _points()
         chosen = torch.randperm(POINTS)[:QUERIES]
-        with _autocast(precision):
+        with autocast(precision):
             answers = model(positions, values, torch.zeros(1, 1), positions[:, chosen])
         loss: Tensor = (answers.float() - values[:, chosen]).square().mean()
         return loss
 
     return compute
-
-
-def _optimised(losses: Callable[[], Tensor], model: torch.nn.Module) -> Callable[[], None]:
-    """A whole optimiser step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        losses().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return step
-
-
-@contextmanager
-def _autocast(precision: str) -> Iterator[None]:
-    with torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bf16" else nullcontext():
-        yield
 
 
 if __name__ == "__main__":

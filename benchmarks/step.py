@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from measure import Timing, alternate, print_table, saved_bytes
+from measure import Timing, alternate, autocast, optimised, print_table, saved_bytes
 from plain import BLOCKS, DECODER_LAYERS, EXPANSION, HEADS, POINTS, SIDE, WIDTH, PlainModel, plain_loss
 from ups_kit import Batch, Field, FieldSpec, LatentSpec, PointSet, Progress, Queries
 from ups_kit.fit.forward import LossTerm, compute_losses
@@ -79,7 +78,7 @@ class Bench:
             losses |= {name: self._losses(name, queries, precision) for name in decoders}
             for name, loss in losses.items():
                 part = self.plain if name == "plain" else self.models[name]
-                cases[f"{name} {precision}"] = _optimised(loss, part)
+                cases[f"{name} {precision}"] = optimised(loss, part)
                 kept[f"{name} {precision}"] = saved_bytes(loss, [part])
         timings = alternate(cases, self.rounds)
         reference = timings[f"plain {precisions[0]}"]
@@ -97,7 +96,7 @@ class Bench:
         for count in queries:
             cases: dict[str, Callable[[], object]] = {}
             for name in decoders:
-                cases[f"{name} step"] = _optimised(self._losses(name, count, "fp32"), self.models[name])
+                cases[f"{name} step"] = optimised(self._losses(name, count, "fp32"), self.models[name])
                 cases[f"{name} decoding"] = self._decoding(name, count)
             timings = alternate(cases, self.rounds)
             for name in decoders:
@@ -122,7 +121,7 @@ class Bench:
         }
         for name in decoders:
             cases = {
-                label: _optimised(self._losses(name, queries, "fp32", {"forward": {}, **keys}), self.models[name])
+                label: optimised(self._losses(name, queries, "fp32", {"forward": {}, **keys}), self.models[name])
                 for label, keys in variants.items()
             }
             timings = alternate(cases, self.rounds)
@@ -137,7 +136,7 @@ class Bench:
         now, after = self.batch.states[:, 0], self.batch.states[:, 1]
 
         def losses() -> Tensor:
-            with _autocast(precision):
+            with autocast(precision):
                 return plain_loss(self.plain, now, after, self.batch.positions, self.batch.condition, queries)
 
         return losses
@@ -150,7 +149,7 @@ class Bench:
         model, generator = self.models[name], torch.Generator().manual_seed(0)
 
         def compute() -> Tensor:
-            with _autocast(precision):
+            with autocast(precision):
                 return compute_losses(model, self.batch, terms, NOW, generator).total
 
         return compute
@@ -203,24 +202,6 @@ def _term(catalog: Catalog, loss: str, queries: int, keys: dict[str, Any]) -> Lo
     chosen = keys if loss == "inverse_decoding" else {"sampler": sampler, **keys}
     config = catalog["loss"][loss].config(**chosen)
     return LossTerm(loss, config, config.build(FIELDS))
-
-
-def _optimised(losses: Callable[[], Tensor], model: torch.nn.Module) -> Callable[[], None]:
-    """A whole optimiser step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        losses().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return step
-
-
-@contextmanager
-def _autocast(precision: str) -> Iterator[None]:
-    with torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bf16" else nullcontext():
-        yield
 
 
 def _seconds(timing: Timing, reference: Timing) -> list[str]:

@@ -15,6 +15,7 @@ from ups_kit import Batch, DataError, FieldSpec, PointSet
 from ups_kit.data.making import make_if_missing
 from ups_kit.data.normalisation import Normaliser
 from ups_kit.data.splits import Splits, drawn, evenly
+from ups_kit.data.thinning import number_drawn, points_drawn
 from ups_kit.interfaces import Layout, Offer, Relaid, Trajectories
 
 from .files import SEPARATE, FileSet, OpenFile, check_agreement, field_spec, open_files, to_be_made
@@ -66,18 +67,14 @@ class GridDataset:
         batch = self._batch(split, windows, steps, points)
         if self.settings.input_points is None:
             return batch
-        given = self.settings.input_points
-        low, high = given if isinstance(given, tuple) else (given, given)
-        index = self._drawn(generator, samples, int(generator.integers(low, high + 1)))
+        index = self._drawn(generator, samples, number_drawn(self.settings.input_points, generator))
         return batch if index is None else _given_at(batch, index, points is None)
 
     def _drawn(self, generator: np.random.Generator, samples: int, count: int | None) -> NDArray[np.int64] | None:
         """So many distinct points of each sample in their order, (samples, count); None for all of them."""
-        total = self.fields.points or 0
-        if count is None or count >= total:
-            return None
-        drawn = [generator.choice(total, count, replace=False, shuffle=False) for _ in range(samples)]
-        return np.sort(np.asarray(drawn, np.int64).reshape(samples, count), axis=1)
+        drawn = [points_drawn(self.fields.points or 0, count, generator) for _ in range(samples)]
+        index = [points for points in drawn if points is not None]
+        return np.stack(index) if index else None
 
     def _batch(self, split: str, windows: NDArray[np.integer], steps: int, points: NDArray[np.int64] | None) -> Batch:
         import torch

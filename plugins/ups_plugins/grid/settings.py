@@ -12,6 +12,7 @@ from attrs import Attribute, field, frozen
 from attrs.validators import ge, gt, optional
 
 from ups_kit import FieldSpec, LatentSpec
+from ups_kit.data.thinning import number_or_range
 from ups_kit.interfaces import Dataset, SimulatorConfig
 
 from .source import Source
@@ -35,13 +36,6 @@ def _pattern(instance: object, attribute: Attribute[Any], value: str | None) -> 
             f'{attribute.name} = "{value}": expected a file name with parameters in braces, each once and none beside '
             'another, for example "1D_Burgers_Sols_Nu{Nu}.hdf5"; * stands for anything'
         )
-
-
-def a_count_or_range(instance: object, attribute: Attribute[Any], value: int | tuple[int, int]) -> None:
-    """A positive number, or two of them in their order."""
-    low, high = value if isinstance(value, tuple) else (value, value)
-    if not 0 < low <= high:
-        raise ValueError(f"{attribute.name}: expected a positive number, or two in their order, got {value}")
 
 
 @frozen(kw_only=True)
@@ -125,7 +119,7 @@ class TrajectorySettings(ABC):
     )
     input_points: int | tuple[int, int] | None = field(
         default=None,
-        validator=optional(a_count_or_range),
+        validator=number_or_range,
         metadata={
             "help": "random points at which training is given each sample, as many or from so many to so many, for "
             "encoders that take any points; frames are compared at the same, or at `points`; all where not given",

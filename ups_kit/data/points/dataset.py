@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...interfaces import Batch, FieldSpec, Layout, Offer, PointSet, Relaid, Trajectories
 from ..normalisation import Normaliser
 from ..splits import Splits, evenly
+from ..thinning import number_drawn, points_drawn
 from .files import PointFiles
 from .packing import mask_of, packed
 from .settings import PointSettings
@@ -78,11 +79,11 @@ class PointDataset:
         """
         given, compared = self.settings.input_points, self.settings.points
         generator = np.random.default_rng(seed)
-        number = int(generator.integers(given[0], given[1], endpoint=True)) if isinstance(given, tuple) else given
+        number = number_drawn(given, generator)
         ids, _ = self._located(split, windows, steps)
         counts = self.files.counts[ids].tolist()
-        inputs = [_drawn(count, number, generator) for count in counts]
-        states = inputs if compared is None else [_drawn(count, compared, generator) for count in counts]
+        inputs = [points_drawn(count, number, generator) for count in counts]
+        states = inputs if compared is None else [points_drawn(count, compared, generator) for count in counts]
         return self._batch(split, windows, steps, inputs, states)
 
     def _batch(
@@ -236,13 +237,6 @@ class PointDataset:
     @property
     def _static_channels(self) -> int:
         return sum(each.channels for each in self.fields.statics)
-
-
-def _drawn(count: int, number: int | None, generator: np.random.Generator) -> Points | None:
-    """So many distinct points of `count`, in their order; None for all of them."""
-    if number is None or number >= count:
-        return None
-    return np.sort(generator.choice(count, number, replace=False, shuffle=False)).astype(np.int64)
 
 
 def _taken(values: NDArray[np.float32], points: Points | None) -> NDArray[np.float32]:

@@ -5,24 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 from attrs.validators import ge, gt, optional
 
 from ...interfaces import Dataset, FieldSpec, LatentSpec, SimulatorConfig
+from ..thinning import number_or_range
 
 if TYPE_CHECKING:
     from .source import PointSource
 
 Normalisation = Literal["standard", "range", "robust", "none"]
-
-
-def _number_or_range(instance: object, attribute: Attribute[Any], value: int | tuple[int, int] | None) -> None:
-    """A number of points, or the least and the most of them."""
-    low, high = value if isinstance(value, tuple) else (value, value)
-    if low is not None and high is not None and not 1 <= low <= high:
-        raise ValueError(f"{attribute.name}: expected a number of points from 1 on, or [least, most], got {value}")
 
 
 @frozen(kw_only=True)
@@ -69,7 +63,7 @@ class PointSettings(ABC):
     )
     input_points: int | tuple[int, int] | None = field(
         default=None,
-        validator=_number_or_range,
+        validator=number_or_range,
         metadata={
             "help": "random points of each sample that training is given, other ones in every step, and at which it is "
             "compared; a number, or the least and the most of them; all points where not given",
