@@ -10,6 +10,7 @@ from attrs import evolve, frozen
 from .errors import DataError, Problem, RecipeError
 from .fit.settings import FitSettings
 from .interfaces import (
+    AddsPart,
     Checks,
     DescribesTasks,
     FieldSpec,
@@ -25,6 +26,7 @@ from .recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
+    from .data.normalisation import Normaliser
     from .interfaces import Dataset, Stage
     from .model import LatentModel
 
@@ -62,7 +64,7 @@ def assemble(recipe: Recipe, catalog: Catalog | None = None) -> Experiment:
     dataset = recipe.dataset.build(recipe.run.seed)
     torch.manual_seed(recipe.run.seed)
     try:
-        model = build_model(recipe, dataset.fields).to(device)
+        model = build_model(recipe, dataset.fields, dataset.normaliser).to(device)
     except RuntimeError as error:
         if not is_memory(error):
             raise
@@ -72,16 +74,16 @@ def assemble(recipe: Recipe, catalog: Catalog | None = None) -> Experiment:
     return Experiment(recipe, dataset, model, tuple(stage.build() for stage in recipe.stages), device, catalog)
 
 
-def build_model(recipe: Recipe, fields: FieldSpec) -> LatentModel:
-    """The model of a recipe for such data, with fresh weights on the CPU."""
+def build_model(recipe: Recipe, fields: FieldSpec, normaliser: Normaliser) -> LatentModel:
+    """The model of a recipe for such data, with fresh weights on the CPU; parts that stages add are drawn last."""
     from .model import LatentModel
 
-    return LatentModel(
-        recipe.encoder.build(fields, recipe.latent),
-        recipe.operator.build(fields, recipe.latent),
-        recipe.decoder.build(fields, recipe.latent),
-        fields,
-    )
+    encoder = recipe.encoder.build(fields, recipe.latent)
+    operator = recipe.operator.build(fields, recipe.latent)
+    decoder = recipe.decoder.build(fields, recipe.latent)
+    parts = {stage.name: stage.build_part(recipe, fields) for stage in recipe.stages if isinstance(stage, AddsPart)}
+    added = {name: part for name, part in parts.items() if part is not None}
+    return LatentModel(encoder, operator, decoder, fields, normaliser, added)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ class Bundle:
             known = ", ".join(self.tasks) or "none: this model has no tasks, leave it out"
             raise DataError(f"task: there is no task '{task}'{did_you_mean(task, self.tasks)} (tasks: {known})")
         fields, normaliser = self.tasks[task]
-        model = TaskView(self.model, Placement.of(self.fields, fields, task))
+        model = TaskView(self.model, Placement.of(self.fields, fields, task), normaliser)
         return attrs.evolve(self, model=model, fields=fields, normaliser=normaliser, tasks={})
 
     @torch.no_grad()
@@ -267,7 +267,7 @@ def load_bundle(path: str | Path, catalog: Catalog | None = None) -> Bundle:
         raise StorageError(
             f"{folder / DESCRIPTION}: is not the description of a bundle ({reason}); copy it again"
         ) from error
-    model = build_model(recipe, fields)
+    model = build_model(recipe, fields, normaliser)
     load_weights(model, data, str(folder / WEIGHTS))
     model.eval()
     return Bundle(model, recipe, fields, normaliser, splits, description, tasks)

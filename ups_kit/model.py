@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from .batching import latent_part
 from .channels import pick
 from .interfaces import Batch, Decoder, Encoder, Example, FieldSpec, Latent, Operator, PointSet, Queries
 
+if TYPE_CHECKING:
+    from .data.normalisation import Normaliser
+
 QUERIES_TOGETHER = 2**16  # that are decoded in one call, where they are no grid and nothing is trained
 
 
@@ -18,15 +22,26 @@ class LatentModel(nn.Module):
     """Encoder E, latent operator A, decoder D (Alkin et al., Universal Physics Transformers, arXiv:2402.12365).
 
     All values are normalised; shapes as in `interfaces`. Encoder inputs hold `history` frames of the target fields,
-    oldest first, and then the static fields.
+    oldest first, and then the static fields. `normaliser` is what they are normalised by, where that is known. `added`
+    are parts that stages have added, by the stage's name: `encode`, `step` and `decode` do without them.
     """
 
-    def __init__(self, encoder: Encoder, operator: Operator, decoder: Decoder, fields: FieldSpec) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        operator: Operator,
+        decoder: Decoder,
+        fields: FieldSpec,
+        normaliser: Normaliser | None = None,
+        added: Mapping[str, nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = cast("nn.Module", encoder)
         self.operator = cast("nn.Module", operator)
         self.decoder = cast("nn.Module", decoder)
+        self.added = nn.ModuleDict(dict(added or {}))
         self.fields = fields
+        self.normaliser = normaliser
 
     @property
     def parts(self) -> dict[str, nn.Module]:

@@ -8,6 +8,7 @@ here follows from the two field specs, so that a saved model needs no data set t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from attrs import frozen
@@ -16,6 +17,9 @@ from torch import Tensor
 from .channels import pick, spread
 from .interfaces import Batch, Dataset, Example, Field, FieldSpec, Latent, Multitask, PointSet, Queries
 from .model import LatentModel
+
+if TYPE_CHECKING:
+    from .data.normalisation import Normaliser
 
 COLUMN = "task:"  # how the column of a task's condition begins
 
@@ -106,8 +110,10 @@ class TaskView(LatentModel):
     The parts are those of the model itself; its latents stand in the whole's space.
     """
 
-    def __init__(self, model: LatentModel, placement: Placement) -> None:
-        super().__init__(model.encoder, model.operator, model.decoder, placement.own)
+    def __init__(self, model: LatentModel, placement: Placement, normaliser: Normaliser | None = None) -> None:
+        super().__init__(
+            model.encoder, model.operator, model.decoder, placement.own, normaliser, dict(model.added.items())
+        )
         self.placement = placement
         self.training = model.training
 

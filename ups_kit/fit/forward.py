@@ -290,6 +290,16 @@ class LossView:
         queries = self._shared.queries(points, samples, step)
         return Decoded(self._shared.decoded[points, step][:samples], truth, queries, mask)
 
+    def physical(self, values: Tensor) -> Tensor:
+        """Target fields (…, C), as `decoded` gives them, in physical units, with gradient."""
+        normaliser, channels = self._shared.model.normaliser, self._shared.batch.channels
+        if normaliser is None:
+            raise PluginError(f"loss '{self._asking.term.name}' asks for physical units; this model does not know them")
+        if channels is None:
+            return normaliser.physical(values)
+        whole = spread(values, channels, self._shared.batch.states.shape[-1])
+        return pick(normaliser.physical(whole), channels)
+
     def reencode(self, values: Tensor, step: int) -> Latent:
         """E of decoded values (B, N, C) at all points, put in the place of the newest frame u_{t+step}."""
         channels = self._shared.batch.channels

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..data.tree import FileTree
+    from ..recipe import Recipe
     from .data import Dataset, GridFile, ParticleFile, Simulator
     from .descriptions import FieldSpec, LatentSpec
     from .parts import Decoder, Encoder, Loss, Metric, Operator, Sampler, Schedule, Stage, Tracker
@@ -57,6 +58,15 @@ class TakesLatents(Protocol):
 
     @property
     def keeps_encoder(self) -> bool: ...
+
+
+@runtime_checkable
+class AddsPart(Protocol):
+    """A training stage's config that adds a part to the model, which the model keeps under the stage's name."""
+
+    def build_part(self, recipe: Recipe, fields: FieldSpec) -> nn.Module | None:
+        """The part with fresh weights on the CPU; None where such data need none. `recipe` is the whole of it."""
+        ...
 
 
 LatentForm = Literal["lattice", "scattered", "pooled"]  # tokens on a lattice, at places of their own, without a place

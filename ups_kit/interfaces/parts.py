@@ -65,6 +65,34 @@ class Calibrates(Protocol):
         ...
 
 
+@runtime_checkable
+class Corrects(Protocol):
+    """A part added to a model that draws latents around the one that was predicted. A torch module.
+
+    `shown` are the numbers of steps that an evaluation compares, and `default` is the one that is used where none is
+    asked for: steps of a solver, or jumps of a student that was distilled from one.
+    """
+
+    shown: tuple[int, ...]
+    default: int
+
+    def correct(self, predicted: Latent, noise: Tensor, steps: int) -> Latent:
+        """A latent drawn around A(z), whose `condition` is set; a pure function of its arguments.
+
+        `noise` is standard normal, of the shape of the tokens (B, T, d).
+        """
+        ...
+
+
+@runtime_checkable
+class DrawsStates(Corrects, Protocol):
+    """A part added to a model of steady data that draws answers by itself, without the model's encoder and operator."""
+
+    def given(self, points: PointSet, condition: Tensor) -> Latent:
+        """What is known of samples, as the latent that `correct` draws around."""
+        ...
+
+
 class Sampler(Protocol):
     """Draws query points. Returns indices (B, Q), distinct within a sample, or None for all points in their order.
 
@@ -117,6 +145,10 @@ class ForwardPass(Protocol):
 
     def decoded(self, step: int) -> Decoded:
         """The decoded latent of a step at the asking loss's own points."""
+        ...
+
+    def physical(self, values: Tensor) -> Tensor:
+        """Target fields (…, C), as `decoded` gives them, in physical units, with gradient."""
         ...
 
     def reencode(self, values: Tensor, step: int) -> Latent:

@@ -147,7 +147,7 @@ class Mixture:
 
     def seen_by(self, task: str, model: LatentModel) -> LatentModel:
         """The model as one of this task alone."""
-        return TaskView(model, self.placements[task])
+        return TaskView(model, self.placements[task], self.tasks[task].normaliser)
 
 
 def read_mixture(config: MixtureConfig, seed: int) -> Mixture:
