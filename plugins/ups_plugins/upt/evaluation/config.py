@@ -8,9 +8,8 @@ from typing import Literal
 from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, optional
 
+from ups_kit.fit.order import trained_by
 from ups_kit.interfaces import Checks, FieldSpec, LatentSpec, Metric, MetricConfig, Stage, StageConfig
-
-from ..order import trained_by
 
 SERIES_FLOORS = ("persistence", "spatial_mean", "linear_autoregression", "encode_decode", "interpolation")
 STEADY_FLOORS = ("train_mean", "spatial_mean", "nearest_sample", "linear_regression", "interpolation")

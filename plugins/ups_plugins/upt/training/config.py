@@ -9,11 +9,11 @@ from attrs import field, frozen
 from attrs.validators import deep_iterable, gt, in_
 
 from ups_kit.fit.checks import check_losses, check_settings
+from ups_kit.fit.order import trained_by
 from ups_kit.fit.settings import FitSettings
 from ups_kit.interfaces import FieldSpec, LatentSpec, LossConfig, Stage, StageConfig
 
 from ..config import InverseDecodingConfig, InverseEncodingConfig
-from ..order import trained_by
 
 PARTS = ("encoder", "operator", "decoder")
 LOSSES_EXAMPLE = '{ forward = { use = "forward" }, inverse_encoding = { use = "inverse_encoding", weight = 0.1 } }'

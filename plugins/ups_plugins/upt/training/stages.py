@@ -17,12 +17,12 @@ from ups_kit.fit.checks import active_losses, weighting_of
 from ups_kit.fit.fitting import Task, frozen_parts
 from ups_kit.fit.forward import LossBundle, LossTerm, compute_losses
 from ups_kit.fit.loop import fit
+from ups_kit.fit.order import trained_by
 from ups_kit.folder import StageFolder
 from ups_kit.interfaces import Batch, Calibrates, ComparesLatents, Dataset, FieldSpec, LossConfig, Prepares, Progress
 from ups_kit.tasks import model_for, tasks_of
 from ups_kit.trackers import Trackers
 
-from ..order import trained_by
 from .config import PARTS, CodecStageConfig, OperatorStageConfig
 from .validation import TaskValidations, codec_validation, rollout_validation
 
@@ -174,7 +174,7 @@ def _train(
     cache: dict[str, Any] = {}
     if experiment.recipe.latent_cache is not None and "encoder" not in config.trains:
         windows, cache["latent_cache"] = on_cached_latents(experiment, windows, terms, trackers)
-    with frozen_parts(model, [part for part in PARTS if part not in config.trains]):
+    with frozen_parts(model, [*(part for part in PARTS if part not in config.trains), "added"]):
         task = Task(
             stage=config.name,
             model=model,

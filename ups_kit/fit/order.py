@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ups_kit.fit.settings import FitSettings
-from ups_kit.interfaces import StageConfig
+from ..interfaces import StageConfig
+from .settings import FitSettings
 
 
 def trained_by(stages: Iterable[StageConfig]) -> frozenset[str]:
