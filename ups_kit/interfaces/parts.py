@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from attrs import frozen
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..assemble import Experiment
+    from ..fit.fitting import Task
     from ..folder import RunFolder, StageFolder
     from ..trackers import Trackers
     from .descriptions import FieldSpec, Layout
@@ -191,6 +193,22 @@ class Stage(Protocol):
 
     def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
         """Do the work and return what the run's summary shall hold of it."""
+        ...
+
+
+@runtime_checkable
+class PlansTraining(Protocol):
+    """A training stage that can show what it would train, without doing it: for `upskit plan`.
+
+    A stage whose `run` ends in `fit(task, …)` offers it by making that task in one place: `task` is a context manager
+    that freezes what the stage does not train, and yields the task.
+    """
+
+    def task(self, experiment: Experiment) -> AbstractContextManager[Task]:
+        """What `run` would fit. Nothing is trained, calibrated, encoded ahead or written.
+
+        Its source reads fields also where `run` would read cached latents.
+        """
         ...
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -40,10 +41,24 @@ class OperatorStage:
 
     def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
         """Train; afterwards the experiment's model holds the weights that did best on validation."""
+        return _train(experiment, folder, trackers, self._config, self._terms(experiment), self._validation(experiment))
+
+    @contextmanager
+    def task(self, experiment: Experiment) -> Iterator[Task]:
+        """What `run` would fit, for `upskit plan`."""
+        terms = self._terms(experiment)
+        windows = training_windows(experiment, self._config, terms)
+        with _task(experiment, self._config, terms, windows, self._validation(experiment)) as task:
+            yield task
+
+    def _terms(self, experiment: Experiment) -> tuple[LossTerm, ...]:
+        terms = built_losses(self._config.losses, experiment.dataset.fields)
+        check_reach(terms, self._config.trains, self._config.name)
+        return terms
+
+    def _validation(self, experiment: Experiment) -> TaskValidations:
         config = self._config
-        terms = built_losses(config.losses, experiment.dataset.fields)
-        check_reach(terms, config.trains, config.name)
-        validation = rollout_validation(
+        return rollout_validation(
             experiment.dataset,
             experiment.device,
             config.validation_steps,
@@ -51,7 +66,6 @@ class OperatorStage:
             config.batch,
             reencoded=config.validation_rollout == "reencoded",
         )
-        return _train(experiment, folder, trackers, config, terms, validation)
 
 
 class CodecStage:
@@ -62,16 +76,28 @@ class CodecStage:
 
     def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
         """Train; afterwards the experiment's model holds the weights that did best on validation."""
+        return _train(experiment, folder, trackers, self._config, self._terms(experiment), self._validation(experiment))
+
+    @contextmanager
+    def task(self, experiment: Experiment) -> Iterator[Task]:
+        """What `run` would fit, for `upskit plan`."""
+        terms = self._terms(experiment)
+        windows = training_windows(experiment, self._config, terms)
+        with _task(experiment, self._config, terms, windows, self._validation(experiment)) as task:
+            yield task
+
+    def _terms(self, experiment: Experiment) -> tuple[LossTerm, ...]:
         config = self._config
         terms = built_losses(config.losses, experiment.dataset.fields)
         for term in terms:
             if "operator" in term.loss.reaches:
                 raise UsageError(f"stage '{config.name}': loss '{term.name}' needs the operator; use an operator stage")
         check_reach(terms, config.trains, config.name)
-        validation = codec_validation(
-            experiment.dataset, experiment.device, config.validation_trajectories, config.batch
-        )
-        return _train(experiment, folder, trackers, config, terms, validation)
+        return terms
+
+    def _validation(self, experiment: Experiment) -> TaskValidations:
+        config = self._config
+        return codec_validation(experiment.dataset, experiment.device, config.validation_trajectories, config.batch)
 
 
 def built_losses(losses: Mapping[str, LossConfig], fields: FieldSpec) -> tuple[LossTerm, ...]:
@@ -143,17 +169,13 @@ def on_cached_latents(
     return attrs.evolve(windows, dataset=dataset, workers=workers, preparation=None), summary
 
 
-def _train(
-    experiment: Experiment,
-    folder: StageFolder,
-    trackers: Trackers,
-    config: OperatorStageConfig | CodecStageConfig,
-    terms: Sequence[LossTerm],
-    validation: TaskValidations,
-) -> dict[str, Any]:
+def training_windows(
+    experiment: Experiment, config: OperatorStageConfig | CodecStageConfig, terms: Sequence[LossTerm]
+) -> TrainingWindows:
+    """The train windows of a stage, as long as its losses look ahead. Raises DataError where there are none."""
     model, run = experiment.model, experiment.recipe.run
     check_horizons(terms, experiment.dataset, config.name)
-    windows = TrainingWindows(
+    return TrainingWindows(
         dataset=experiment.dataset,
         steps=max(1, *(term.loss.horizon for term in terms)),
         batch=config.batch,
@@ -166,25 +188,49 @@ def _train(
         preparation=model.encoder.preparation if isinstance(model.encoder, Prepares) else None,
     )
 
+
+@contextmanager
+def _task(
+    experiment: Experiment,
+    config: OperatorStageConfig | CodecStageConfig,
+    terms: Sequence[LossTerm],
+    windows: TrainingWindows,
+    validation: TaskValidations,
+) -> Iterator[Task]:
+    """The task of a stage; what the stage does not train is frozen meanwhile."""
+    model = experiment.model
+
     def loss(batch: Batch, progress: Progress, generator: torch.Generator) -> LossBundle:
         return compute_losses(model, batch, terms, progress, generator)
 
-    if config.calibrate and "decoder" in config.trains:
-        calibrate(experiment, windows)
-    cache: dict[str, Any] = {}
-    if experiment.recipe.latent_cache is not None and "encoder" not in config.trains:
-        windows, cache["latent_cache"] = on_cached_latents(experiment, windows, terms, trackers)
     with frozen_parts(model, [*(part for part in PARTS if part not in config.trains), "added"]):
-        task = Task(
+        yield Task(
             stage=config.name,
             model=model,
             settings=config,
-            run=run,
+            run=experiment.recipe.run,
             device=experiment.device,
             source=windows,
             loss=loss,
             validate=validation,
         )
+
+
+def _train(
+    experiment: Experiment,
+    folder: StageFolder,
+    trackers: Trackers,
+    config: OperatorStageConfig | CodecStageConfig,
+    terms: Sequence[LossTerm],
+    validation: TaskValidations,
+) -> dict[str, Any]:
+    windows = training_windows(experiment, config, terms)
+    if config.calibrate and "decoder" in config.trains:
+        calibrate(experiment, windows)
+    cache: dict[str, Any] = {}
+    if experiment.recipe.latent_cache is not None and "encoder" not in config.trains:
+        windows, cache["latent_cache"] = on_cached_latents(experiment, windows, terms, trackers)
+    with _task(experiment, config, terms, windows, validation) as task:
         result = fit(task, folder, trackers)
-        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        trained = sum(weight.numel() for weight in experiment.model.parameters() if weight.requires_grad)
     return result | {"trained_parameters": trained} | cache
