@@ -8,6 +8,8 @@ A per-frame metric returns (S, scored frames): the value of each sample and fram
 of a table is its mean over samples and frames, in that order: first per sample, frame and channel, then averaged.
 Every point counts the same, on meshes and among particles, too; only `crmse` can weigh points by their volume.
 Trajectories with fewer points than others are filled up: give `mask` where a metric takes one, or score each alone.
+
+An ensemble is (members M, samples S, frames, points N, channels C): forecasts that were drawn for the same truth.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ NRMSE_FLOOR = 1e-12  # the RMS of the truth counts as at least this
 CORRELATION_THRESHOLD = 0.8
 BANDS: dict[str, tuple[int, int | None]] = {"frmse_low": (0, 4), "frmse_mid": (5, 12), "frmse_high": (13, None)}
 GEOMETRIC_FRAMES = 100  # APEBench's horizon
+CENTRAL = 0.9  # of the interval whose coverage is counted
 
 
 def forecast_frames(given: int, frames: int) -> range:
@@ -237,6 +240,108 @@ def geometric_mean(curve: Tensor) -> float:
     return math.exp(curve[:GEOMETRIC_FRAMES].clamp_min(NRMSE_FLOOR).log().mean().item())
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Ensembles
+# ---------------------------------------------------------------------------------------------------------------------
+def crps(ensemble: Tensor, truth: Tensor, scored: Sequence[int]) -> Tensor:
+    """Continuous ranked probability score over the RMS of the truth; (S, scored frames), mean over points and channels.
+
+    At each point, for members x_i and the truth y,
+
+        (1/M) Σ_i |x_i − y|  −  1/(2 M (M−1)) Σ_i Σ_j |x_i − x_j|,
+
+    the fair estimator (Ferro, doi:10.1002/qj.2270; Zamo & Naveau, doi:10.1007/s11004-017-9709-7), whose expectation is
+    the score ∫ (F(x) − 1[x ≥ y])² dx of the distribution F that members are drawn from, whatever their number: small
+    ensembles gain and lose nothing. Of a sample it may so be negative. With one member it is the absolute error, and
+    so comparable with that of a forecast that is not drawn. The denominator is that of `nrmse`.
+    """
+    members, t = _ensemble(ensemble, truth, scored)
+    error = (members - t).abs().mean((0, 3))
+    return ((error - _gini(members).mean(2)) / _rms(t).clamp_min(NRMSE_FLOOR)).mean(-1)
+
+
+def _gini(members: Tensor) -> Tensor:
+    """1/(2 M (M−1)) Σ_i Σ_j |x_i − x_j|, from the order of the members: Σ_k (2k − M − 1) x_(k) / (M (M−1))."""
+    count = len(members)
+    if count == 1:
+        return torch.zeros_like(members[0])
+    weights = (2 * torch.arange(1, count + 1, device=members.device) - count - 1).double() / (count * (count - 1))
+    return torch.einsum("m,m...->...", weights, members.sort(0).values)
+
+
+def spread_and_error(ensemble: Tensor, truth: Tensor, scored: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Variance of an ensemble and squared error of its mean over the truth's mean square, (S, scored frames) each.
+
+    Means over points, then over channels. The variance is the unbiased one, times (M+1)/M: what the squared error of a
+    mean of M members would be if the truth were one more of them. `spread_skill` of both is then 1, however few members
+    there are (Fortin et al., doi:10.1175/JHM-D-14-0008.1). Raises ValueError for fewer than two members.
+    """
+    members, t = _ensemble(ensemble, truth, scored, least=2)
+    size = _rms(t).clamp_min(NRMSE_FLOOR).square()
+    factor = (len(members) + 1) / len(members)
+    spread = factor * members.var(0).mean(2) / size
+    return spread.mean(-1), ((members.mean(0) - t).square().mean(2) / size).mean(-1)
+
+
+def spread_skill(spread: Tensor, error: Tensor) -> Tensor:
+    """Spread over skill, √(Σ spread / Σ error) over samples (S, …), of what `spread_and_error` gives.
+
+    1 for an ensemble that knows how wrong it is, below 1 for one that is too sure. Sums come before the root and the
+    quotient: a mean of quotients would be ruled by samples that are nearly right. NaN where there is no error.
+    """
+    return (spread.sum(0) / error.sum(0)).sqrt().where(error.sum(0) > 0, math.nan)
+
+
+def coverage(ensemble: Tensor, truth: Tensor, scored: Sequence[int], share: float = CENTRAL) -> Tensor:
+    """Share of points at which the truth lies in the ensemble's central interval; (S, scored frames).
+
+    The mean over channels; in an ensemble that the truth could be a member of, it is `share` in expectation, whatever
+    the distribution and the number of members M. To that end the interval is one of ranks: the truth has a rank r from
+    0 (below all members) to M, each as likely as another, and rank r stands for the probabilities r/(M+1) to
+    (r+1)/(M+1); it counts by the part of these that lies within (1 ± share)/2. For a share of 0.9 and M = 19, 39, …
+    that is plain counting between two members, for 19 between the least and the greatest. With fewer than 19 members no
+    two of them enclose 90 %: a truth outside all of them then counts in part, 0.15 for 16 members and 0.55 for 8, and a
+    coverage is never less than that. Members that equal the truth share their ranks. Raises ValueError for fewer than
+    two members.
+    """
+    members, t = _ensemble(ensemble, truth, scored, least=2)
+    below, equal = (members < t).sum(0), (members == t).sum(0)
+    ends = [round((1 + sign * share) / 2 * (len(members) + 1), 9) for sign in (-1, 1)]  # in ranks
+    inside = torch.arange(len(members) + 2, device=t.device, dtype=torch.float64).clamp(*ends)
+    counted = (inside[below + equal + 1] - inside[below]) / (equal + 1)
+    known = torch.isfinite(members).all(0) & torch.isfinite(t)
+    return counted.where(known, math.nan).mean((2, 3))
+
+
+def central_interval(ensemble: Tensor, share: float = CENTRAL) -> tuple[Tensor, Tensor]:
+    """The ends of an ensemble's central interval, for pictures: its (1 ± share)/2-quantiles, without the member axis.
+
+    The p-quantile is the (M+1)p-th member in order, interpolated; at most the last, at least the first.
+    """
+    count, order = len(ensemble), ensemble.double().sort(0).values
+    ends = []
+    for level in ((1 - share) / 2, (1 + share) / 2):
+        place = min(max((count + 1) * level - 1, 0.0), count - 1.0)
+        low = math.floor(place)
+        high = min(low + 1, count - 1)
+        ends.append(order[low] + (place - low) * (order[high] - order[low]))
+    return ends[0], ends[1]
+
+
+def _ensemble(ensemble: Tensor, truth: Tensor, scored: Sequence[int], least: int = 1) -> tuple[Tensor, Tensor]:
+    """The scored frames of an ensemble and its truth in float64, checked."""
+    if ensemble.dim() != 5 or ensemble.shape[1:] != truth.shape or len(ensemble) < least:
+        raise ValueError(
+            f"ensemble {tuple(ensemble.shape)} must be (members, samples, frames, points, channels) with at least "
+            f"{least} member{'s' if least > 1 else ''} of the truth's shape {tuple(truth.shape)}"
+        )
+    pairs = [_pair(member, truth, scored) for member in ensemble]
+    return torch.stack([member for member, _ in pairs]), pairs[0][1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Grids
+# ---------------------------------------------------------------------------------------------------------------------
 def boundary_points(fields: FieldSpec) -> Tensor:
     """Indices of the first and last points along every axis of a grid, ascending."""
     grid = _grid(fields)
