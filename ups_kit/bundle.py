@@ -2,7 +2,8 @@
 
 bundle/
     weights.safetensors   what is evaluated: the moving average where the recipe has one
-    bundle.json           format, recipe as resolved, field spec, normaliser, split hashes, versions, file hashes
+    bundle.json           format, recipe as resolved, field spec, normaliser, split hashes, versions, file hashes,
+                          the stages that have trained, and what forecasts it by default
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from .assemble import Experiment, build_model
 from .data.normalisation import Normaliser
 from .data.pickles import why_pickled
 from .errors import DataError, StorageError, did_you_mean
+from .fit.settings import FitSettings
 from .folder import sync_folder, write_bytes, write_text
 from .interfaces import Dataset, Field, FieldSpec, Multitask, PointSet, Queries
 from .model import LatentModel
@@ -41,6 +43,7 @@ from .tasks import Placement, TaskView
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
 DESCRIPTION = "bundle.json"
+OPERATOR: Mapping[str, Any] = {"use": "operator", "steps": None, "why": ""}  # the forecast that every bundle has
 
 
 class TaskFacts(NamedTuple):
@@ -64,6 +67,20 @@ class Bundle:
     splits: Mapping[str, Any]
     description: Mapping[str, Any]
     tasks: Mapping[str, TaskFacts] = attrs.field(factory=dict)
+
+    @property
+    def forecast(self) -> Mapping[str, Any]:
+        """What forecasts by default, as the run's evaluation has chosen it.
+
+        "use" is "operator", or the name of the stage whose part draws forecasts in so many "steps"; "why" says why.
+        """
+        return {**OPERATOR, **self.description.get("forecast", {})}
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The stages that have trained, in their order; of a bundle that does not say, all that have a budget."""
+        budgets = [stage for stage in self.recipe.stages if isinstance(stage, FitSettings)]
+        return tuple(self.description.get("trained", [stage.name for stage in budgets if not stage.budget.is_zero]))
 
     def of_task(self, task: str) -> Bundle:
         """The bundle as one of a single task: its fields, its normalisation, the model as that task sees it.
@@ -196,8 +213,11 @@ def _grid_places(fields: FieldSpec) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(1, -1, fields.space_dims)
 
 
-def save_bundle(path: Path, experiment: Experiment) -> None:
-    """Write the experiment's model as a bundle, whole or not at all; an earlier one at `path` is replaced."""
+def save_bundle(path: Path, experiment: Experiment, trained: Sequence[str]) -> None:
+    """Write the experiment's model as a bundle, whole or not at all; an earlier one at `path` is replaced.
+
+    `trained` are the stages that have trained it. The operator forecasts by default, until `set_forecast` says else.
+    """
     aside = path.with_name(f".{path.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -212,6 +232,8 @@ def save_bundle(path: Path, experiment: Experiment) -> None:
         "normaliser": experiment.dataset.normaliser.to_dict(),
         "splits": experiment.dataset.splits.to_dict(),
         "tasks": _task_papers(experiment.dataset),
+        "trained": list(trained),
+        "forecast": dict(OPERATOR),
         "sha256": {WEIGHTS: hashlib.sha256(weights).hexdigest()},
     }
     write_text(aside / DESCRIPTION, json.dumps(description, indent=1) + "\n")
@@ -270,7 +292,19 @@ def load_bundle(path: str | Path, catalog: Catalog | None = None) -> Bundle:
     model = build_model(recipe, fields, normaliser)
     load_weights(model, data, str(folder / WEIGHTS))
     model.eval()
+    forecast, possible = description.get("forecast", OPERATOR), ("operator", *model.added)
+    if not isinstance(forecast, Mapping) or forecast.get("use") not in possible:
+        raise StorageError(
+            f"{folder / DESCRIPTION}: forecast: expected one by {' or '.join(possible)}, got {forecast}; copy it again"
+        )
     return Bundle(model, recipe, fields, normaliser, splits, description, tasks)
+
+
+def set_forecast(path: Path, forecast: Mapping[str, Any]) -> None:
+    """Say in a bundle what forecasts by default; all else stays as it is, and at no moment is it half written."""
+    description = json.loads((path / DESCRIPTION).read_text())
+    description["forecast"] = dict(forecast)
+    write_text(path / DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
 
 def _parts(

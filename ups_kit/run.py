@@ -16,7 +16,7 @@ from attrs import frozen
 
 from . import __version__
 from .assemble import Experiment, assemble
-from .bundle import load_bundle, load_weights, save_bundle, save_weights
+from .bundle import load_bundle, load_weights, save_bundle, save_weights, set_forecast
 from .console import Console
 from .data.latents import Opened, open_latents
 from .errors import (
@@ -107,13 +107,20 @@ def _run_stages(
         result["wall_seconds"] = time.perf_counter() - started
         if trains:
             result["weights_sha256"] = hashlib.sha256(save_weights(room.weights, experiment.model)).hexdigest()
-            save_bundle(folder.bundle, experiment)
+            save_bundle(folder.bundle, experiment, [*_trained(experiment.recipe, results), config.name])
+        elif "forecast" in result and folder.bundle.exists():
+            set_forecast(folder.bundle, result["forecast"])
         results[config.name] = result
         write_json(folder.summary, _summary(experiment, results))
         write_json(room.done, result)  # last: from here on the stage counts as finished
     summary = _summary(experiment, results)
     write_json(folder.summary, summary)
     return summary
+
+
+def _trained(recipe: Recipe, results: Mapping[str, object]) -> list[str]:
+    """Of the stages that are done those that train."""
+    return [stage.name for stage in recipe.stages if isinstance(stage, FitSettings) and stage.name in results]
 
 
 def _finished(room: StageFolder, experiment: Experiment, trains: bool) -> dict[str, Any]:
@@ -152,7 +159,18 @@ def _summary(experiment: Experiment, results: Mapping[str, Mapping[str, Any]]) -
 
 
 # A stage's keys that a summary lifts.
-EVALUATED = ("status", "metrics", "floors", "budget", "shuffle", "reach", "card", "tasks")
+EVALUATED = (
+    "status",
+    "metrics",
+    "floors",
+    "budget",
+    "shuffle",
+    "reach",
+    "card",
+    "tasks",
+    "ensembles",
+    "forecast",
+)
 
 
 def _folder(recipe: Recipe, resume: bool) -> RunFolder:
