@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import frozen
 
 from .config import EvaluateConfig
-from .definitions import definition
+from .definitions import definition, fingerprint
 from .measurement import Measured
 from .particles import HORIZONS
 from .reach import Reach
@@ -53,6 +54,7 @@ class Card:
     places: tuple[str, ...]  # columns of `by_place`; none where points stand still
     by_place: tuple[Row, ...]  # how well points are moved
     definition: Mapping[str, str]
+    fingerprint: Mapping[str, Any]
     budget: Mapping[str, Summary]
     shuffle: Shuffle
     shuffle_statics: Shuffle
@@ -66,6 +68,7 @@ class Card:
         moved = {row.name: dict(zip(self.places, row.values)) for row in self.by_place}
         return {
             "definition": dict(self.definition),
+            "fingerprint": dict(self.fingerprint),
             "rows": rows,
             **({"positions": moved} if moved else {}),
             "ratios": dict(self.ratios),
@@ -87,6 +90,7 @@ def make_card(measured: Measured, config: EvaluateConfig) -> Card:
         tuple(place_columns(measured)),
         tuple(_place_rows(measured)),
         definition(truth, config.split, measured.tokens, measured.remarks),
+        fingerprint(truth, config),
         measured.budget,
         measured.shuffle,
         measured.shuffle_statics,

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from typing import Any
+
+import torch
 
 from ups_kit.interfaces import Field
 
+from .config import EvaluateConfig
 from .particles import CLOUD_POINTS, CLOUD_TRAJECTORIES
 from .truth import Truth
+
+METRICS_VERSION = 1  # raised when a number of the card would come out otherwise for the same forecasts
+
+
+def fingerprint(truth: Truth, config: EvaluateConfig) -> dict[str, Any]:
+    """What must be equal for numbers of two score cards to mean the same: for `upskit compare`.
+
+    `scored` is a hash of the first and last frames that are scored, and so tells which trajectories these are.
+    """
+    first, last = truth.scored.start, truth.scored.stop - 1
+    frames = truth.values[:, [first, last]].contiguous()
+    return {
+        "evaluator": "ups_kit evaluate",
+        "version": METRICS_VERSION,
+        "split": config.split,
+        "trajectories": truth.samples,
+        "steps": truth.steps,
+        "given": truth.given,
+        "times": [round(float(truth.times[frame]), 9) for frame in (first, last)],
+        "points": _points(truth),
+        "fields": [field_label(target) for target in truth.fields.targets],
+        "scored": hashlib.sha256(frames.view(torch.uint8).numpy().tobytes()).hexdigest(),
+    }
 
 
 def definition(truth: Truth, split: str, tokens: int, remarks: Mapping[str, str]) -> dict[str, str]:
