@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import deep_iterable, gt, in_
 
 from ups_kit.fit.checks import check_losses, check_settings
@@ -14,6 +14,11 @@ from ups_kit.fit.settings import FitSettings
 from ups_kit.interfaces import FieldSpec, LatentSpec, LossConfig, Stage, StageConfig
 
 from ..config import InverseDecodingConfig, InverseEncodingConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ups_kit import Recipe
 
 PARTS = ("encoder", "operator", "decoder")
 LOSSES_EXAMPLE = '{ forward = { use = "forward" }, inverse_encoding = { use = "inverse_encoding", weight = 0.1 } }'
@@ -82,7 +87,8 @@ class OperatorStageConfig(FitSettings):
 class CodecStageConfig(FitSettings):
     """Trains encoder and decoder alone, as an autoencoder, on the inverse losses (docs/method.md §4).
 
-    The best weights are chosen by the nRMSE of encoding and decoding on the validation split, in physical units.
+    The best weights are chosen by the nRMSE of encoding and decoding on the validation split, in physical units. Of
+    steady data it is the answers that are encoded, by an encoder that is added to the model under the stage's name.
     """
 
     losses: Mapping[str, LossConfig] = field(
@@ -102,15 +108,8 @@ class CodecStageConfig(FitSettings):
         return ("encoder", "decoder")
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
-        if fields.steady:
-            yield (
-                "use",
-                "the codec stage encodes frames and decodes them again, and these data are steady: the encoder sees "
-                "the static fields, the decoder gives the answer; use the stage 'operator' with the loss 'forward'",
-            )
-            return
         yield from check_settings(self, fields, latent)
-        yield from check_losses(self.losses, fields, latent)
+        yield from check_losses(self.losses, self.seen(fields), latent)
         for name, config in self.losses.items():
             if isinstance(config, InverseDecodingConfig):
                 if config.step:
@@ -122,6 +121,16 @@ class CodecStageConfig(FitSettings):
                     f"losses.{name}",
                     "needs the operator; the codec stage takes inverse_encoding and inverse_decoding",
                 )
+
+    def seen(self, fields: FieldSpec) -> FieldSpec:
+        """What the losses see: the data, or their answers as frames."""
+        return evolve(fields, history=1, statics=()) if fields.steady else fields
+
+    def build_part(self, recipe: Recipe, fields: FieldSpec) -> nn.Module | None:
+        """The encoder of answers, where the data are steady."""
+        from ups_kit.data.answers import answer_encoder
+
+        return answer_encoder(recipe, fields) if fields.steady else None
 
     def build(self) -> Stage:
         from .stages import CodecStage

@@ -11,12 +11,13 @@ import attrs
 import torch
 
 from ups_kit.batching import to_device
+from ups_kit.data.answers import Answers, answer_model
 from ups_kit.data.latents import cached_dataset
 from ups_kit.errors import DataError, UsageError
 from ups_kit.fit.batches import TrainingWindows
 from ups_kit.fit.checks import active_losses, weighting_of
 from ups_kit.fit.fitting import Task, frozen_parts
-from ups_kit.fit.forward import LossBundle, LossTerm, compute_losses
+from ups_kit.fit.forward import LossBundle, LossTerm, compute_losses, states_of
 from ups_kit.fit.loop import fit
 from ups_kit.fit.order import trained_by
 from ups_kit.folder import StageFolder
@@ -69,21 +70,26 @@ class OperatorStage:
 
 
 class CodecStage:
-    """Trains encoder and decoder as an autoencoder; the operator is left as it is."""
+    """Trains encoder and decoder as an autoencoder; the operator is left as it is.
+
+    Of steady data it is an encoder of answers that is trained: everything here then sees the answers as frames.
+    """
 
     def __init__(self, config: CodecStageConfig) -> None:
         self._config = config
 
     def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
         """Train; afterwards the experiment's model holds the weights that did best on validation."""
-        return _train(experiment, folder, trackers, self._config, self._terms(experiment), self._validation(experiment))
+        seen = seen_by_codec(experiment, self._config.name)
+        return _train(seen, folder, trackers, self._config, self._terms(seen), self._validation(seen))
 
     @contextmanager
     def task(self, experiment: Experiment) -> Iterator[Task]:
         """What `run` would fit, for `upskit plan`."""
-        terms = self._terms(experiment)
-        windows = training_windows(experiment, self._config, terms)
-        with _task(experiment, self._config, terms, windows, self._validation(experiment)) as task:
+        seen = seen_by_codec(experiment, self._config.name)
+        terms = self._terms(seen)
+        windows = training_windows(seen, self._config, terms)
+        with _task(seen, self._config, terms, windows, self._validation(seen)) as task:
             yield task
 
     def _terms(self, experiment: Experiment) -> tuple[LossTerm, ...]:
@@ -98,6 +104,14 @@ class CodecStage:
     def _validation(self, experiment: Experiment) -> TaskValidations:
         config = self._config
         return codec_validation(experiment.dataset, experiment.device, config.validation_trajectories, config.batch)
+
+
+def seen_by_codec(experiment: Experiment, name: str) -> Experiment:
+    """The experiment as a codec stage sees it: of steady data the answers as frames, and the encoder of those."""
+    dataset, model = experiment.dataset, experiment.model
+    if not dataset.fields.steady:
+        return experiment
+    return attrs.evolve(experiment, dataset=Answers(dataset), model=answer_model(model, model.added[name]))
 
 
 def built_losses(losses: Mapping[str, LossConfig], fields: FieldSpec) -> tuple[LossTerm, ...]:
@@ -213,6 +227,7 @@ def _task(
             source=windows,
             loss=loss,
             validate=validation,
+            state=states_of(terms),
         )
 
 

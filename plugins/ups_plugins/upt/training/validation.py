@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ups_kit.batching import to_device
 from ups_kit.errors import DataError
+from ups_kit.fit.validating import SPLIT, Validation
 from ups_kit.interfaces import Batch, Dataset, Multitask, Queries
 from ups_kit.metrics import nrmse, position_mse
 from ups_kit.motion import Forecaster, Kinematic, kinematic_points, prepared
@@ -19,32 +18,6 @@ from ups_kit.tasks import model_for, tasks_of
 
 if TYPE_CHECKING:
     from ups_kit.model import LatentModel
-
-SPLIT = "validation"
-Scores = Callable[["LatentModel", Batch], Mapping[str, Tensor]]
-
-
-class Validation:
-    """Scores a model on windows of one task, spread evenly over the validation split, always the same ones.
-
-    `scores(model, batch)` gives numbers of each sample by name; what is reported is their means, `score` among them.
-    """
-
-    def __init__(
-        self, dataset: Dataset, device: torch.device, steps: int, samples: int, batch: int, scores: Scores
-    ) -> None:
-        self._scores = scores
-        self._device = device
-        self._batches = [
-            dataset.batch(SPLIT, part, steps) for part in _spread(dataset.windows(SPLIT, steps), samples, batch)
-        ]
-
-    def __call__(self, model: nn.Module) -> Mapping[str, float]:
-        found: dict[str, list[Tensor]] = {}
-        for batch in self._batches:
-            for name, values in self._scores(cast("LatentModel", model), to_device(batch, self._device)).items():
-                found.setdefault(name, []).append(values)
-        return {name: float(torch.cat(values).detach().double().mean()) for name, values in found.items()}
 
 
 class TaskValidations:
@@ -136,9 +109,3 @@ def _counted(batch: Batch, kinematic: Kinematic | None) -> Tensor | None:
     if kinematic is None:
         return batch.mask
     return ~kinematic.mask if batch.mask is None else batch.mask & ~kinematic.mask
-
-
-def _spread(total: int, samples: int, batch: int) -> list[np.ndarray]:
-    """Up to so many of the window numbers 0 … total - 1, evenly spread, in parts of at most `batch`."""
-    numbers = np.unique(np.linspace(0, total - 1, min(samples, total)).round().astype(np.int64))
-    return [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
