@@ -31,10 +31,11 @@ from .data.pickles import why_pickled
 from .errors import DataError, StorageError, did_you_mean
 from .fit.settings import FitSettings
 from .folder import sync_folder, write_bytes, write_text
-from .interfaces import Dataset, Field, FieldSpec, Multitask, PointSet, Queries
+from .interfaces import Dataset, Field, FieldSpec, Multitask, Queries
 from .model import LatentModel
-from .motion import Forecaster, Kinematic, kinematic_points
 from .plugins import Catalog, discover
+from .predicting.forecast import chosen, condition_of, inputs, queries_of
+from .predicting.forecast import members as drawn
 from .reading import resolved
 from .recipe import Recipe
 from .strict import attempt
@@ -94,7 +95,6 @@ class Bundle:
         model = TaskView(self.model, Placement.of(self.fields, fields, task), normaliser)
         return attrs.evolve(self, model=model, fields=fields, normaliser=normaliser, tasks={})
 
-    @torch.no_grad()
     def predict(
         self,
         frames: np.ndarray | Tensor | None,
@@ -105,112 +105,42 @@ class Bundle:
         *,
         positions: np.ndarray | Tensor | None = None,
         statics: np.ndarray | Tensor | None = None,
+        forecast: str | None = None,
+        sampling_steps: int | None = None,
+        members: int | None = None,
+        seed: int = 0,
     ) -> Tensor:
         """Roll fields forward in latent space, in physical units.
 
         `frames` is (samples, history, points, channels), or without the axes of length one, and None of steady data;
-        `parameters` gives the named conditions ("dt" defaults to the trained step); `queries` (Q, D) are positions to
-        decode at, the input points where not given. `positions` (points, D) or (samples, points, D) are where the input
-        points are, those of the trained grid where not given; `statics` (points, channels) or (samples, points,
-        channels) are the static fields, where the model has any. A model of several tasks must be told which `task`
-        they are of.
+        `parameters` gives the named conditions ("dt" defaults to the trained step); `queries` (Q, D) or (samples, Q, D)
+        are positions to decode at, the input points where not given. `positions` (points, D) or (samples, points, D)
+        are where the input points are, those of the trained grid where not given; `statics` (points, channels) or
+        (samples, points, channels) are the static fields, where the model has any. A model of several tasks must be
+        told which `task` they are of.
 
-        Returns (samples, steps, Q, C). Points that move are decoded where they come to: `ups_kit.motion.travelled`
-        gives the places. Raises DataError for shapes or parameters that do not fit.
+        `forecast` is "operator", or the name of a stage whose part draws forecasts in `sampling_steps`; where not given
+        it is the bundle's own (`Bundle.forecast`). So many `members` are drawn, which follow from `seed`.
+
+        Returns (samples, steps, Q, C), with `members` (members, samples, steps, Q, C). Points that move are decoded
+        where they come to: `ups_kit.motion.travelled` gives the places. Raises DataError for what does not fit.
         """
+        own = self.alone(task)
+        way = chosen(own, forecast, sampling_steps)
+        points = inputs(own, frames, positions, statics)
+        condition = condition_of(own, parameters, len(points.values))
+        asked = None if queries is None else Queries(queries_of(own.fields, queries, len(points.values)))
+        count = 1 if members is None else members
+        found = [each.values for each in drawn(own, way, points, condition, steps, asked, count=count, seed=seed)]
+        return found[0] if members is None else torch.stack(found)
+
+    def alone(self, task: str | None) -> Bundle:
+        """The bundle as one of this task, or itself where it has none. Raises DataError where one is to be named."""
         if task is not None:
-            return self.of_task(task).predict(frames, parameters, steps, queries, positions=positions, statics=statics)
+            return self.of_task(task)
         if self.tasks:
             raise DataError(f"task: this model is of several tasks; say which: {', '.join(self.tasks)}")
-        points = self._inputs(_tensor(frames), _tensor(positions), _tensor(statics))
-        condition = self._condition(parameters, len(points.values))
-        latent, physical = self.model.encode(points, condition), self.normaliser.physical
-        if queries is None:
-            kinematic = self._kinematic(points)
-            found = Forecaster(self.model, self.normaliser).latent(latent, points, condition, steps, kinematic)
-            return torch.stack([physical(frame.values) for frame in found], dim=1)
-        asked = Queries(torch.as_tensor(queries, dtype=torch.float32).expand(len(points.values), -1, -1))
-        latents = self.model.rollout(latent, condition, steps)
-        return torch.stack([physical(self.model.decode(each, asked)) for each in latents], dim=1)
-
-    def _inputs(self, frames: Tensor | None, positions: Tensor | None, statics: Tensor | None) -> PointSet:
-        """What the model is given, normalised."""
-        fields = self.fields
-        if positions is None and fields.grid is None:
-            raise DataError(f"positions: the model is of points of its own ({fields.layout}); give where they are")
-        places = _grid_places(fields) if positions is None else _places(positions, fields.space_dims)
-        count, channels = places.shape[1], sum(field.channels for field in fields.statics)
-        parts = []
-        if fields.history:
-            if frames is None:
-                raise DataError(f"frames: expected {fields.history} given frames, got None")
-            shaped = _shaped(frames, (fields.history, count, fields.target_channels), "frames")
-            parts.append(self.normaliser.targets(shaped).permute(0, 2, 1, 3).flatten(2))
-        if channels:
-            names = ", ".join(field.name for field in fields.statics)
-            if statics is None:
-                raise DataError(f"statics: the model is given static fields ({names}); expected (points, {channels})")
-            parts.append(self.normaliser.statics(_shaped(statics, (count, channels), "statics")))
-        elif statics is not None:
-            raise DataError("statics: the model is given no static fields; leave them out")
-        samples = max(len(part) for part in (places, *parts))
-        if any(len(part) not in (1, samples) for part in (places, *parts)):
-            found = ", ".join(str(len(part)) for part in (places, *parts))
-            raise DataError(f"positions, frames, statics: expected one number of samples, or 1; got {found}")
-        values = torch.cat([part.expand(samples, -1, -1) for part in parts], -1)
-        return PointSet(places.expand(samples, -1, -1), values, grid=fields.grid if positions is None else None)
-
-    def _kinematic(self, points: PointSet) -> Kinematic | None:
-        """Points that move as given: they go on as in the last given frame."""
-        if self.fields.moves_with is None:
-            return None
-        statics = points.values[..., self.fields.history * self.fields.target_channels :]
-        mask = kinematic_points(statics, self.fields, self.normaliser)
-        return None if mask is None else Kinematic(mask, None)
-
-    def _condition(self, parameters: Mapping[str, float], samples: int) -> Tensor:
-        known = {"dt": self.fields.dt, **parameters}
-        missing = [name for name in self.fields.conditions if name not in known]
-        unknown = [name for name in parameters if name not in self.fields.conditions]
-        if missing or unknown:
-            raise DataError(
-                f"parameters: expected {list(self.fields.conditions)}; missing {missing}, unknown {unknown}"
-            )
-        row = torch.tensor([[known[name] for name in self.fields.conditions]], dtype=torch.float64)
-        return self.normaliser.condition(row).expand(samples, -1)
-
-
-def _tensor(values: np.ndarray | Tensor | None) -> Tensor | None:
-    return None if values is None else torch.as_tensor(values, dtype=torch.float32)
-
-
-def _shaped(values: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
-    """Values as (samples, *shape), of one sample where they are of that shape; raises DataError."""
-    axes = "history, points, channels" if len(shape) == 3 else "points, channels"
-    try:
-        return values.reshape(-1, *shape)
-    except RuntimeError as error:
-        wanted = f"(samples, {', '.join(map(str, shape))})"
-        raise DataError(f"{name}: expected {wanted}: samples, {axes}; got {tuple(values.shape)}") from error
-
-
-def _places(positions: Tensor, dims: int) -> Tensor:
-    """Positions as (samples, points, D); raises DataError."""
-    own = positions[:, None] if positions.dim() == 1 and dims == 1 else positions
-    if own.dim() not in (2, 3) or own.shape[-1] != dims:
-        wanted = f"(points, {dims}) or (samples, points, {dims})"
-        raise DataError(f"positions: expected {wanted}; got {tuple(positions.shape)}")
-    return own if own.dim() == 3 else own[None]
-
-
-def _grid_places(fields: FieldSpec) -> Tensor:
-    """The points of the grid, (1, N, D)."""
-    assert fields.grid is not None
-    axes = [
-        low + (high - low) * (torch.arange(size) + fields.offset) / size
-        for size, (low, high) in zip(fields.grid, fields.domain)
-    ]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(1, -1, fields.space_dims)
+        return self
 
 
 def save_bundle(path: Path, experiment: Experiment, trained: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ def bundle(moves: bool, walls: bool = False) -> Bundle:
     )  # fmt: skip
     normaliser = Normaliser((1.0, -1.0), (2.0, 0.5), (DT,), (0.0,), (False,), (0.0,) * walls, (1.0,) * walls)
     model = LatentModel(Encoder(), Operator(), Decoder(), fields)  # type: ignore[arg-type]
-    nothing: Any = SimpleNamespace()
+    nothing: Any = SimpleNamespace(stages=())
     return Bundle(model, nothing, fields, normaliser, {}, {})
 
 

@@ -147,7 +147,7 @@ def test_a_bundle_answers_between_grid_points(finished: RunResult) -> None:
 
 def test_a_bundle_refuses_what_does_not_fit(finished: RunResult) -> None:
     bundle = ups_kit.load(finished.folder)
-    with pytest.raises(DataError, match="missing \\['epsilon'\\], unknown \\['viscosity'\\]"):
+    with pytest.raises(DataError, match="there is no 'viscosity', 'epsilon' is missing"):
         bundle.predict(torch.randn(1, 64, 1), {"viscosity": 0.1}, 1)
     with pytest.raises(DataError, match="expected \\(samples, 1, 64, 1\\)"):
         bundle.predict(torch.randn(1, 63, 1), {"epsilon": 0.1}, 1)
