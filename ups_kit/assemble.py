@@ -76,6 +76,7 @@ def assemble(recipe: Recipe, catalog: Catalog | None = None) -> Experiment:
 
 def build_model(recipe: Recipe, fields: FieldSpec, normaliser: Normaliser) -> LatentModel:
     """The model of a recipe for such data, with fresh weights on the CPU; parts that stages add are drawn last."""
+    from .constraining import Constraining
     from .model import LatentModel
 
     encoder = recipe.encoder.build(fields, recipe.latent)
@@ -83,7 +84,9 @@ def build_model(recipe: Recipe, fields: FieldSpec, normaliser: Normaliser) -> La
     decoder = recipe.decoder.build(fields, recipe.latent)
     parts = {stage.name: stage.build_part(recipe, fields) for stage in recipe.stages if isinstance(stage, AddsPart)}
     added = {name: part for name, part in parts.items() if part is not None}
-    return LatentModel(encoder, operator, decoder, fields, normaliser, added)
+    constraints = [config.build(fields, normaliser) for config in recipe.constraints]
+    constraining = Constraining(constraints, fields) if constraints else None
+    return LatentModel(encoder, operator, decoder, fields, normaliser, added, constraining)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -106,6 +109,7 @@ def check(recipe: Recipe) -> list[Problem]:
     problems += _own_problems("dataset", recipe.dataset, fields, recipe.latent)
     parts = {name: getattr(recipe, name) for name in ("encoder", "operator", "decoder")}
     problems += _form_problems(recipe)
+    problems += _constraint_problems(recipe, fields)
     for path, config in {**parts, **{f"stages.{stage.name}": stage for stage in recipe.stages}}.items():
         problems += _problems_by_task(path, config, tasks, recipe.latent)
     return problems
@@ -150,6 +154,23 @@ def _own_problems(path: str, config: object, fields: FieldSpec, latent: LatentSp
     if isinstance(config, Checks):
         for key, message in config.check(fields, latent):
             yield Problem(f"{path}.{key}" if key else path, message)
+
+
+def _constraint_problems(recipe: Recipe, fields: FieldSpec) -> Iterator[Problem]:
+    """Constraints that the data do not allow, or that stand in each other's way."""
+    taken: dict[tuple[type, str], str] = {}
+    for config in recipe.constraints:
+        path = f"constraints.{config.name}"
+        if isinstance(recipe.dataset, DescribesTasks):
+            yield Problem(
+                path, "a mixture of tasks has no grid that all share, on which to constrain; remove the table"
+            )
+            continue
+        yield from _own_problems(path, config, fields, recipe.latent)
+        for name in config.constrains:
+            other = taken.setdefault((type(config), name), config.name)
+            if other != config.name:
+                yield Problem(path, f"'{name}' is constrained by constraints.{other} already; name it in one of them")
 
 
 def _order_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -48,7 +48,8 @@ def latent_part(latent: Latent, part: slice) -> Latent:
     anchors = latent.anchors
     if anchors is not None and anchors.dim() == 3:
         anchors = anchors[part]
-    return Latent(latent.tokens[part], anchors, latent.grid, _part(latent.condition, part))
+    condition, totals = _part(latent.condition, part), _part(latent.totals, part)
+    return Latent(latent.tokens[part], anchors, latent.grid, condition, totals)
 
 
 def joined_points(parts: Sequence[PointSet]) -> PointSet:
@@ -83,7 +84,8 @@ def joined_latents(parts: Sequence[Latent]) -> Latent:
     if anchors is not None and anchors.dim() == 3:
         anchors = torch.cat([part.anchors for part in parts if part.anchors is not None])
     tokens = torch.cat([part.tokens for part in parts])
-    return Latent(tokens, anchors, parts[0].grid, _joined([part.condition for part in parts]))
+    condition, totals = _joined([part.condition for part in parts]), _joined([part.totals for part in parts])
+    return Latent(tokens, anchors, parts[0].grid, condition, totals)
 
 
 def to_device(values: T, device: torch.device) -> T:

@@ -67,7 +67,7 @@ class Drawn(LatentModel):
         predicted = latent if isinstance(self.part, DrawsStates) else self.model.step(latent, condition)
         noise = self.noise(self.done, predicted.tokens)
         self.done += 1
-        return self.part.correct(predicted, noise, self.steps)
+        return self.part.correct(predicted, noise, self.steps)._replace(totals=predicted.totals)
 
     def decode(self, latent: Latent, queries: Queries) -> Tensor:
         return self.model.decode(latent, queries)

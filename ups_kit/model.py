@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .batching import latent_part
 from .channels import pick
+from .constraining import Constraining
 from .interfaces import Batch, Decoder, Encoder, Example, FieldSpec, Latent, Operator, PointSet, Queries
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ class LatentModel(nn.Module):
 
     All values are normalised; shapes as in `interfaces`. Encoder inputs hold `history` frames of the target fields,
     oldest first, and then the static fields. `normaliser` is what they are normalised by, where that is known. `added`
-    are parts that stages have added, by the stage's name: `encode`, `step` and `decode` do without them.
+    are parts that stages have added, by the stage's name: `encode`, `step` and `decode` do without them. All that is
+    decoded keeps the `constraints`.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class LatentModel(nn.Module):
         fields: FieldSpec,
         normaliser: Normaliser | None = None,
         added: Mapping[str, nn.Module] | None = None,
+        constraints: Constraining | None = None,
     ) -> None:
         super().__init__()
         self.encoder = cast("nn.Module", encoder)
         self.operator = cast("nn.Module", operator)
         self.decoder = cast("nn.Module", decoder)
         self.added = nn.ModuleDict(dict(added or {}))
+        self.constraints = constraints
         self.fields = fields
         self.normaliser = normaliser
 
@@ -52,14 +56,18 @@ class LatentModel(nn.Module):
         """Tokens of the fields at points; where a condition (B, P) is given, encoder and decoder may look at it."""
         if condition is None:
             latent: Latent = self.encoder(points)
-            return latent
+            return self.remember(latent, points)
         latent = self.encoder(points._replace(condition=condition))
-        return latent._replace(condition=condition)
+        return self.remember(latent._replace(condition=condition), points)
+
+    def remember(self, latent: Latent, points: PointSet) -> Latent:
+        """A latent of these points with what constraints keep of their newest frame."""
+        return latent if self.constraints is None else self.constraints.remember(latent, points)
 
     def step(self, latent: Latent, condition: Tensor) -> Latent:
         """The latent one time step later; condition is (B, P)."""
         following: Latent = self.operator(latent, condition)
-        return following._replace(condition=condition)
+        return following._replace(condition=condition, totals=latent.totals)
 
     def rollout(self, latent: Latent, condition: Tensor, steps: int) -> list[Latent]:
         """The latents after 1, 2, … `steps` steps, without decoding in between."""
@@ -70,11 +78,17 @@ class LatentModel(nn.Module):
         return latents
 
     def decode(self, latent: Latent, queries: Queries) -> Tensor:
-        """The fields (B, Q, C) at the queries.
+        """The fields (B, Q, C) at the queries, as the constraints have them.
 
         Without gradient, queries that are no grid are answered at most `QUERIES_TOGETHER` at a time, so that a million
         of them take no more memory than what they give.
         """
+        if self.constraints is None:
+            return self._decoded(latent, queries)
+        constrained: Tensor = self.constraints(latent, queries, self._decoded)
+        return constrained
+
+    def _decoded(self, latent: Latent, queries: Queries) -> Tensor:
         batch, count = queries.positions.shape[:2]
         if torch.is_grad_enabled() or queries.grid is not None or batch * count <= QUERIES_TOGETHER:
             values: Tensor = self.decoder(latent, queries)

@@ -9,6 +9,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, matches_re, optional
 
 from .interfaces import (
+    ConstraintConfig,
     DatasetConfig,
     DecoderConfig,
     EncoderConfig,
@@ -88,7 +89,7 @@ class LatentCache:
 
 @frozen(kw_only=True)
 class Recipe:
-    """A whole run: data, model, stages, trackers."""
+    """A whole run: data, model, constraints, stages, trackers."""
 
     run: Run = field(metadata={"help": "the run as a whole"})
     dataset: DatasetConfig = field(metadata={"help": "the data; everything downstream is sized from them"})
@@ -97,6 +98,9 @@ class Recipe:
     operator: OperatorConfig = field(metadata={"help": "one step in the latent space"})
     decoder: DecoderConfig = field(metadata={"help": "latent tokens to fields at any points"})
     stages: tuple[StageConfig, ...] = field(metadata={"help": "what is done, in this order"})
+    constraints: tuple[ConstraintConfig, ...] = field(
+        default=(), metadata={"help": "laws that all decoded fields keep exactly, in this order"}
+    )
     latent_cache: LatentCache | None = field(
         default=None, metadata={"help": "cached latents, for stages that freeze the encoder"}
     )

@@ -305,7 +305,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]
             for number, (before, after) in enumerate(zip(old, new))
             for found in differences(before, after, f"{path}.{_label(before, number)}")
         ]
-    return [] if old == new else [(path, old, new)]
+    return [] if old == new or (old is None and new == []) else [(path, old, new)]  # runs older than an array of tables
 
 
 def _label(entry: Any, number: int) -> str:

@@ -44,6 +44,7 @@ from .wording import choice, expected, got, listed, literal_choices, missing, no
 __all__ = ["WrittenString", "attempt", "structure", "unstructure"]
 
 T = TypeVar("T")
+NAMED = ("stage", "constraint")  # kinds whose components have a name, their `use` where none is written
 NO_VALUE = (
     "none"  # what a key that may be left out is set to, to take back a value that a base recipe or a default gives
 )
@@ -270,8 +271,8 @@ def _array(reading: _Reading, value: Any, annotation: Any) -> tuple[Any, ...]:
     else:
         types = arguments
     addresses = labels(value)
-    if kind_of(arguments[0]) == "stage":
-        _refuse_twins(reading, value)
+    if kind_of(arguments[0]) in NAMED:
+        _refuse_twins(reading, value, str(kind_of(arguments[0])))
     elements, whole = [], True
     for address, element, annotated in zip(addresses, value, types, strict=True):
         try:
@@ -283,14 +284,14 @@ def _array(reading: _Reading, value: Any, annotation: Any) -> tuple[Any, ...]:
     return tuple(elements)
 
 
-def _refuse_twins(reading: _Reading, stages: list[Any]) -> None:
-    if not stages:
+def _refuse_twins(reading: _Reading, elements: list[Any], kind: str) -> None:
+    if not elements and kind == "stage":
         reading.note("expected one or more tables [[stages]], got an empty array")
-    names = [element_name(stage) for stage in stages]
+    names = [element_name(element) for element in elements]
     for name in dict.fromkeys(names):
         if name is not None and names.count(name) > 1:
             reading.note(
-                f"{names.count(name)} stages are called '{name}'; "
+                f"{names.count(name)} {kind}s are called '{name}'; "
                 f'give each its own name, for example name = "{name}_2"'
             )
 
@@ -396,8 +397,10 @@ def _component(reading: _Reading, value: Any, annotation: Any, default: str | No
 
 def _read_config(reading: _Reading, table: dict[str, Any], kind: str, use: str) -> Any:
     config = reading.catalog[kind][use].config
-    if kind == "stage" and "name" in keys_of(config):
+    if kind in NAMED and "name" in keys_of(config):
         name = table.setdefault("name", use)
+    if kind == "stage" and "name" in keys_of(config):
+        name = table["name"]
         if isinstance(name, str) and not re.fullmatch(RUN_NAME, name):
             reading.refuse(
                 f"'{name[:80]}' cannot be the name of a stage's folder; expected letters, digits, . _ -", "name"

@@ -26,6 +26,7 @@ HEADERS = {
     "encoder": "[encoder]",
     "operator": "[operator]",
     "decoder": "[decoder]",
+    "constraint": "[[constraints]]",
     "loss": "[stages.losses.{name}]",
     "sampler": "[stages.losses.forward.sampler]",
     "stage": "[[stages]]",

@@ -141,7 +141,7 @@ def _share(model: LatentModel, batch: Batch, asked: Sequence[Asking], progress: 
     kind = batch.states.device.type
     autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
     if batch.latents is not None:
-        start = batch.latents[0]._replace(condition=batch.condition)
+        start = model.remember(batch.latents[0]._replace(condition=batch.condition), batch.inputs)
     else:
         start = model.encode(batch.inputs, batch.condition)
     steps = max(max((asking.needs.steps, *asking.needs.decodes)) for asking in asked)

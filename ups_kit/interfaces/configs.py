@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from ..data.normalisation import Normaliser
     from ..data.tree import FileTree
     from ..recipe import Recipe
     from .data import Dataset, GridFile, ParticleFile, Simulator
     from .descriptions import FieldSpec, LatentSpec
-    from .parts import Decoder, Encoder, Loss, Metric, Operator, Sampler, Schedule, Stage, Tracker
+    from .parts import Constraint, Decoder, Encoder, Loss, Metric, Operator, Sampler, Schedule, Stage, Tracker
 
 
 KINDS = (
@@ -28,6 +29,7 @@ KINDS = (
     "encoder",
     "operator",
     "decoder",
+    "constraint",
     "loss",
     "sampler",
     "stage",
@@ -163,6 +165,18 @@ class DecoderConfig(Protocol):
     def build(self, fields: FieldSpec, latent: LatentSpec) -> Decoder: ...
 
 
+class ConstraintConfig(Protocol):
+    """`constrains` names the target fields that it acts on: no two constraints of one class act on the same."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def constrains(self) -> tuple[str, ...]: ...
+
+    def build(self, fields: FieldSpec, normaliser: Normaliser) -> Constraint: ...
+
+
 class LossConfig(Protocol):
     """Loss configs also carry their weighting: see `ups_kit.weighting.Weighted`."""
 
@@ -202,6 +216,7 @@ CONFIG_PROTOCOLS: Mapping[str, type] = {
     "encoder": EncoderConfig,
     "operator": OperatorConfig,
     "decoder": DecoderConfig,
+    "constraint": ConstraintConfig,
     "loss": LossConfig,
     "sampler": SamplerConfig,
     "stage": StageConfig,
@@ -220,6 +235,7 @@ class Components(TypedDict, total=False):
     encoder: Mapping[str, type[EncoderConfig]]
     operator: Mapping[str, type[OperatorConfig]]
     decoder: Mapping[str, type[DecoderConfig]]
+    constraint: Mapping[str, type[ConstraintConfig]]
     loss: Mapping[str, type[LossConfig]]
     sampler: Mapping[str, type[SamplerConfig]]
     stage: Mapping[str, type[StageConfig]]

@@ -58,6 +58,24 @@ class Decoder(Protocol):
     def __call__(self, latent: Latent, queries: Queries) -> Tensor: ...
 
 
+class Constraint(Protocol):
+    """A law that decoded fields keep exactly: what is added to them so that they do. A torch module without weights.
+
+    It is found on the grid that the data stand on, from all of it, so that what is added at a point does not depend on
+    which others are asked for. Values are normalised. `keeps_totals`: it looks at `Latent.totals`.
+    """
+
+    keeps_totals: bool
+
+    def correction(self, values: Tensor, latent: Latent) -> Tensor:
+        """What is added to fields (B, N, C) on the data's grid, (B, N, C) or (B, 1, C), in float64."""
+        ...
+
+    def elsewhere(self, correction: Tensor, positions: Tensor) -> Tensor:
+        """The same between the points of the grid, at positions (B, Q, D): (B, Q, C) or (B, 1, C)."""
+        ...
+
+
 @runtime_checkable
 class Calibrates(Protocol):
     """A decoder that can be fitted to fresh latents in closed form, before it is trained."""

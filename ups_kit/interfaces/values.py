@@ -50,6 +50,7 @@ class Latent(NamedTuple):
     anchors: Tensor | None  # (T, D) or (B, T, D), or None for tokens without a place
     grid: tuple[int, ...] | None = None  # the shape of the lattice of anchors, row-major, if they form one
     condition: Tensor | None = None  # (B, P), normalised, for decoders that are conditioned
+    totals: Tensor | None = None  # (B, C), means of the newest given frame, for constraints that keep them (float64)
 
 
 class Batch(NamedTuple):
