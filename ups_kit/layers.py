@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .lattices import Windows
+
 BLOCK_PARTS = 6  # of a modulation: scale, shift and gate of the attention, then of the network
 CROSS_PARTS = 8  # scale and shift of the queries' norm, of the tokens'; gate; scale, shift and gate of the network
 
@@ -52,26 +54,35 @@ def rotate(values: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection, normalised queries and keys, and rotary positions."""
+    """Multi-head self-attention with one fused projection, normalised queries and keys, and rotary positions.
 
-    def __init__(self, width: int, heads: int) -> None:
+    With several `groups` the channels are cut into so many, and each group is attended by itself, with `heads` heads:
+    no group hears another. All have the same projections. `mask` is (batch, tokens), true where a token is heard, or
+    (batch, 1, tokens, tokens), true where one hears the other.
+    """
+
+    def __init__(self, width: int, heads: int, groups: int = 1) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.scale = nn.Parameter(torch.ones(2, width // heads))
-        self.out = zero(nn.Linear(width, width))
+        self.groups = groups
+        own = width // groups
+        self.qkv = nn.Linear(own, 3 * own, bias=False)
+        self.scale = nn.Parameter(torch.ones(2, own // heads))
+        self.out = zero(nn.Linear(own, own))
 
     def forward(self, tokens: Tensor, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None = None) -> Tensor:
         batch, count, width = tokens.shape
-        qkv = self.qkv(tokens).view(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(tokens.reshape(batch, count * self.groups, -1))
+        qkv = qkv.view(batch, count, self.groups, 3, self.heads, -1)
+        qkv = qkv.permute(3, 0, 2, 4, 1, 5).flatten(2, 3)  # a group's heads are heads among all
         v = qkv[2]
         # queries and keys go the same way, as one tensor
         both = F.rms_norm(qkv[:2], qkv.shape[-1:]) * self.scale[:, None, None, None]
         q, k = both if rotary is None else rotate(both, rotary)
-        keep = None if mask is None else mask[:, None, None, :]
+        keep = mask[:, None, None, :] if mask is not None and mask.dim() == 2 else mask
         mixed = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, attn_mask=keep)
-        result: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, count, width))
-        return result
+        result: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, count * self.groups, -1))
+        return result.view(batch, count, width)
 
 
 class NeighbourMixing(nn.Module):
@@ -120,11 +131,12 @@ class Block(nn.Module):
         mlp_ratio: float = 4.0,
         periodic: Sequence[bool] = (),
         drop_path: float = 0.0,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         hidden = max(1, int(width * mlp_ratio))
         self.neighbours = NeighbourMixing(width, periodic) if periodic else None
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, heads, groups)
         self.up = nn.Linear(width, hidden)
         self.down = zero(nn.Linear(hidden, width))
         self.drop_path = drop_path
@@ -136,12 +148,17 @@ class Block(nn.Module):
         lattice: Sequence[int] | None = None,
         modulation: Tensor | None = None,
         mask: Tensor | None = None,
+        windows: Windows | None = None,
     ) -> Tensor:
         if self.neighbours is not None and lattice is not None:
             tokens = tokens + self._dropped(self.neighbours(tokens, lattice))
         parts = (None,) * BLOCK_PARTS if modulation is None else modulation.chunk(BLOCK_PARTS, dim=-1)
         normed = modulated(tokens, parts[0], parts[1])
-        tokens = _added(tokens, self._dropped(self.attention(normed, rotary, mask)), parts[2])
+        if windows is None:
+            mixed = self.attention(normed, rotary, mask)
+        else:  # tokens hear those in their window; rotary and mask are of windows
+            mixed = windows.join(self.attention(windows.split(normed), rotary, mask))
+        tokens = _added(tokens, self._dropped(mixed), parts[2])
         normed = modulated(tokens, parts[3], parts[4])
         return _added(tokens, self._dropped(self.down(F.gelu(self.up(normed)))), parts[5])
 
