@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,22 +25,32 @@ class Kept(NamedTuple):
         return sum(part.nbytes for part in self if part is not None)
 
 
-class TableCache:
+class HasSize(Protocol):
+    """Tensors made of positions, and how many bytes they take."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+Table = TypeVar("Table", bound=HasSize)
+
+
+class TableCache(Generic[Table]):
     """The look-ups last used, at most so many bytes of them. Pickled or copied, it is empty."""
 
     def __init__(self, budget: int = BYTES) -> None:
         self.budget = budget
         self.hits = self.misses = self.nbytes = 0
-        self._kept: OrderedDict[bytes, Kept] = OrderedDict()
+        self._kept: OrderedDict[bytes, Table] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[TableCache], tuple[int]]:
+    def __reduce__(self) -> tuple[type[TableCache[Table]], tuple[int]]:
         return TableCache, (self.budget,)
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, key: bytes) -> Kept | None:
+    def find(self, key: bytes) -> Table | None:
         with self._lock:
             found = self._kept.get(key)
             if found is None:
@@ -50,7 +60,7 @@ class TableCache:
             self._kept.move_to_end(key)
             return found
 
-    def keep(self, key: bytes, kept: Kept) -> None:
+    def keep(self, key: bytes, kept: Table) -> None:
         """Keep look-ups, and let go of those that were not used for longest where there is no room."""
         with self._lock:
             if kept.nbytes > self.budget or key in self._kept:

@@ -44,7 +44,7 @@ class SupernodeGraph:
     pick: Pick = "nearest"
     memory: int = MEMORY
     cache_bytes: int = BYTES
-    cache: TableCache = field(init=False, eq=False, repr=False)
+    cache: TableCache[Kept] = field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if self.choice == "grid" and self.lattice is None and self.supernodes is not None:
