@@ -14,15 +14,14 @@ from .bundle import DESCRIPTION, Bundle, load_bundle
 from .console import Console
 from .errors import BELOW_FLOOR_EXIT_CODE, DataError, StorageError, UsageError, did_you_mean
 from .fit.settings import FitSettings
-from .folder import RunFolder, new_run_folder, write_json
+from .folder import EVALUATIONS, RECORD, RunFolder, new_run_folder, what_is_at, write_json
 from .interfaces import Elsewhere, EvaluatesElsewhere, Stage, StageConfig
 from .plugins import Catalog
 from .reading import read_resolved
 from .recipe import Recipe
 from .trackers import Trackers
 
-RECORD = "resolved.json"
-EVALUATIONS = "evaluations"  # of a run folder: what was evaluated later
+EXPECTED = "expected the folder of a run, such as runs/NAME/1, or a bundle"
 
 
 @frozen
@@ -119,18 +118,7 @@ def find(path: Path, device: str | None = None, partial: bool = False) -> Found:
         recipe = load_bundle(path).recipe
         run = attrs.evolve(recipe.run, device=device or recipe.run.device)
         return Found(path, None, attrs.evolve(recipe, run=run), None, path)
-    raise UsageError(f"{path}: {_what_it_is(path)}")
-
-
-def _what_it_is(path: Path) -> str:
-    expected = "expected the folder of a run, such as runs/NAME/1, or a bundle"
-    if not path.exists():
-        return f"is not there; {expected}"
-    if not path.is_dir():
-        return f"is a file; {expected}"
-    runs = [entry for entry in path.iterdir() if (entry / RECORD).is_file()]
-    newest = max(runs, key=lambda entry: (len(entry.name), entry.name), default=None)
-    return f"holds no run; {expected}" if newest is None else f"holds runs and is none; did you mean '{newest}'?"
+    raise UsageError(f"{path}: {what_is_at(path, EXPECTED)}")
 
 
 def _refuse_unfinished(found: Found, partial: bool) -> None:

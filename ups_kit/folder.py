@@ -24,6 +24,9 @@ from attrs import frozen
 
 from .errors import StorageError
 
+RECORD = "resolved.json"  # the recipe as it was run: what makes a folder a run's
+EVALUATIONS = "evaluations"  # of a run folder: what was evaluated later
+
 # What a run folder holds beside its stages: no stage is called so, in either case of letters.
 OWN_NAMES = (
     "recipe.toml",
@@ -186,6 +189,17 @@ def new_run_folder(root: Path, name: str) -> RunFolder:
             f"{home}: a run folder cannot be made here: {error.strerror}; choose another run.folder"
         ) from error
     raise StorageError(f"{home}: no free run number")
+
+
+def what_is_at(path: Path, expected: str) -> str:
+    """Why no run folder is at a path, and which may be meant."""
+    if not path.exists():
+        return f"is not there; {expected}"
+    if not path.is_dir():
+        return f"is a file; {expected}"
+    runs = [entry for entry in path.iterdir() if (entry / RECORD).is_file()]
+    newest = max(runs, key=lambda entry: (len(entry.name), entry.name), default=None)
+    return f"holds no run; {expected}" if newest is None else f"holds runs and is none; did you mean '{newest}'?"
 
 
 def last_run_folder(root: Path, name: str) -> RunFolder | None:

@@ -1,0 +1,1 @@
+"""Finished runs beside each other: what differs in their recipes, and what came of it. Needs no torch."""
