@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .fit.forward import derived_seed
 from .fit.settings import FitSettings
-from .interfaces import Corrects, DrawsStates, Latent, PointSet, Queries
+from .interfaces import Corrects, DrawsStates, Latent, PointSet, Preparation, Queries
 from .model import LatentModel
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Drawn(LatentModel):
     """A model whose every step is drawn by one of its parts; encoder, operator and decoder are the model's own.
 
     Of a part that corrects, a step is drawn around A(z). Of a part that draws answers itself (`DrawsStates`), `encode`
-    gives what is known and `step` draws around that. Steps are counted from the last `encode` on, so that the noise of
-    a forecast is the same whenever it is made.
+    gives what is known and `step` draws around that. It is made for one forecast: its steps are counted from the first
+    on, and each has noise of its own, in a rollout that decodes and encodes at every step, too.
     """
 
     def __init__(self, model: LatentModel, part: Corrects, steps: int, noise: Noise) -> None:
@@ -56,11 +56,18 @@ class Drawn(LatentModel):
         self.done = 0
         self.training = model.training
 
+    @property
+    def preparation(self) -> Preparation | None:
+        """The model's own; a part that draws answers looks up for itself."""
+        return None if isinstance(self.part, DrawsStates) else self.model.preparation
+
+    def placed(self, points: PointSet, condition: Tensor) -> tuple[PointSet, Tensor]:
+        return self.model.placed(points, condition)
+
     def encode(self, points: PointSet, condition: Tensor | None = None) -> Latent:
-        self.done = 0
         if isinstance(self.part, DrawsStates):
             assert condition is not None
-            return self.part.given(points, condition)
+            return self.part.given(*self.placed(points, condition))
         return self.model.encode(points, condition)
 
     def step(self, latent: Latent, condition: Tensor) -> Latent:

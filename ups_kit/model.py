@@ -11,7 +11,19 @@ from torch import Tensor, nn
 from .batching import latent_part
 from .channels import pick
 from .constraining import Constraining
-from .interfaces import Batch, Decoder, Encoder, Example, FieldSpec, Latent, Operator, PointSet, Queries
+from .interfaces import (
+    Batch,
+    Decoder,
+    Encoder,
+    Example,
+    FieldSpec,
+    Latent,
+    Operator,
+    PointSet,
+    Preparation,
+    Prepares,
+    Queries,
+)
 
 if TYPE_CHECKING:
     from .data.normalisation import Normaliser
@@ -51,6 +63,15 @@ class LatentModel(nn.Module):
     def parts(self) -> dict[str, nn.Module]:
         """The three modules by name."""
         return {"encoder": self.encoder, "operator": self.operator, "decoder": self.decoder}
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """What the encoder looks up of points ahead of it; None where there is nothing to look up."""
+        return self.encoder.preparation if isinstance(self.encoder, Prepares) else None
+
+    def placed(self, points: PointSet, condition: Tensor) -> tuple[PointSet, Tensor]:
+        """Points and condition as the parts themselves are given them: as they are, but for a view of the model."""
+        return points, condition
 
     def encode(self, points: PointSet, condition: Tensor | None = None) -> Latent:
         """Tokens of the fields at points; where a condition (B, P) is given, encoder and decoder may look at it."""

@@ -25,8 +25,7 @@ from attrs import frozen
 from torch import Tensor
 
 from .errors import DataError
-from .interfaces import FieldSpec, Latent, PointSet, Prepares, Queries
-from .tasks import TaskView
+from .interfaces import FieldSpec, Latent, PointSet, Queries
 
 if TYPE_CHECKING:
     from .data.normalisation import Normaliser
@@ -127,9 +126,8 @@ def _motion(fields: FieldSpec) -> slice:
 # ---------------------------------------------------------------------------------------------------------------------
 def prepared(model: LatentModel, points: PointSet) -> PointSet:
     """The points with what the model's encoder looks up of them, so that many frames at the same points share it."""
-    if points.supernodes is not None or isinstance(model, TaskView) or not isinstance(model.encoder, Prepares):
-        return points
-    return model.encoder.preparation(points)
+    look_up = model.preparation
+    return points if points.supernodes is not None or look_up is None else look_up(points)
 
 
 @frozen(eq=False)

@@ -15,7 +15,7 @@ from attrs import frozen
 from torch import Tensor
 
 from .channels import pick, spread
-from .interfaces import Batch, Dataset, Example, Field, FieldSpec, Latent, Multitask, PointSet, Queries
+from .interfaces import Batch, Dataset, Example, Field, FieldSpec, Latent, Multitask, PointSet, Preparation, Queries
 from .model import LatentModel
 
 if TYPE_CHECKING:
@@ -116,6 +116,14 @@ class TaskView(LatentModel):
         )
         self.placement = placement
         self.training = model.training
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """None: what is looked up is looked up in the whole's space, by the encoder itself."""
+        return None
+
+    def placed(self, points: PointSet, condition: Tensor) -> tuple[PointSet, Tensor]:
+        return self.placement.points(points), self.placement.condition(condition)
 
     def encode(self, points: PointSet, condition: Tensor | None = None) -> Latent:
         own = None if condition is None else self.placement.condition(condition)
