@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..interfaces import Checks, FieldSpec, LatentSpec, LossConfig
+from ..interfaces import Checks, FieldSpec, GivesWeights, LatentSpec, LossConfig, TakesWeights
 from ..weighting import Weighted
 from .settings import FitSettings
 
@@ -35,11 +35,28 @@ def check_losses(losses: Mapping[str, LossConfig], fields: FieldSpec, latent: La
     active = active_losses(losses)
     for name, config in active.items():
         yield from forward_checks(f"losses.{name}", config, fields, latent)
+        yield from _sampler_problems(name, config, fields, latent)
     if not active:
         reason = "every loss has weight 0" if losses else "no loss is listed"
         yield (
             "losses",
             f"{reason}, so there is nothing to train; give one a weight, or skip the stage with budget.steps = 0",
+        )
+
+
+def _sampler_problems(
+    name: str, config: LossConfig, fields: FieldSpec, latent: LatentSpec
+) -> Iterable[tuple[str, str]]:
+    """Problems of a loss's sampler, and of the two together."""
+    key, sampler = f"losses.{name}.sampler", getattr(config, "sampler", None)
+    yield from forward_checks(key, sampler, fields, latent)
+    weighs = isinstance(sampler, GivesWeights) and sampler.gives_weights
+    if weighs and not (isinstance(config, TakesWeights) and config.takes_weights):
+        yield (
+            key,
+            "this sampler draws points that count unequally, which this loss cannot weigh: it is no plain mean over "
+            "points, so that its expectation would not be the loss at all points; use the sampler 'uniform' or "
+            "'stratified', or a loss that is one, such as 'forward'",
         )
 
 

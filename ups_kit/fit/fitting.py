@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..interfaces import Batch, Progress, Schedule
+from ..interfaces import Batch, HoldsState, Progress, Schedule
 from ..recipe import Run
 from .batches import BatchSource
 from .clock import BudgetClock
@@ -30,7 +30,8 @@ class Task:
     """What a stage asks `fit` to do.
 
     `loss(batch, progress, generator)` gives the losses of a batch, each a mean over samples; `validate(model)` gives
-    numbers of a model in evaluation mode, without gradient, among them "score" (lower is better).
+    numbers of a model in evaluation mode, without gradient, among them "score" (lower is better). `state` is what else
+    changes from step to step, by name: it is moved on after each step, and kept in checkpoints.
     """
 
     stage: str
@@ -41,6 +42,7 @@ class Task:
     source: BatchSource
     loss: LossFunction
     validate: Validation
+    state: Mapping[str, HoldsState] = field(factory=dict)
 
 
 @define(kw_only=True)

@@ -19,7 +19,21 @@ from torch import Tensor
 from ..batching import joined_latents, joined_points, latent_part, points_part
 from ..channels import pick, spread
 from ..errors import PluginError
-from ..interfaces import Batch, Decoded, Latent, Loss, Needs, PointSet, Progress, Queries, Sampler
+from ..interfaces import (
+    Batch,
+    Decoded,
+    HoldsState,
+    Latent,
+    Loss,
+    Needs,
+    ObservesErrors,
+    PointSet,
+    Progress,
+    Queries,
+    Sampler,
+    TakesWeights,
+    WeighsPoints,
+)
 from ..weighting import Weighted
 
 if TYPE_CHECKING:
@@ -54,13 +68,17 @@ def compute_losses(
     Model parts compute in the ambient precision (autocast), the losses in float32 or better. Exactly one number is
     drawn from `generator`, whatever the losses are; every sampler draws from a generator derived from it.
     Where no loss applies the total is a zero without any parameter behind it. Raises PluginError for a loss that uses
-    what it did not ask for, or asks for frames that the batch does not hold.
+    what it did not ask for, asks for frames that the batch does not hold, or has points that count unequally and does
+    not say that it takes weights.
+
+    Samplers that draw by errors are told those of the points that were decoded for them (see `states_of`).
     """
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     asked = _asked(terms, progress, batch)
     if not asked:
         return LossBundle(torch.zeros((), device=batch.states.device, requires_grad=True), {})
     shared = _share(model, batch, asked, progress, seed)
+    _observe(shared, asked)
     total: Tensor | None = None
     values = {}
     with torch.autocast(batch.states.device.type, enabled=False):
@@ -75,19 +93,38 @@ def compute_losses(
 
 @frozen
 class Asking:
-    """A loss that applies now: its weight, what it needs, and for how many samples."""
+    """A loss that applies now: its weight, what it needs, for how many samples, and what draws its points.
+
+    `sampler` is the first one of those of all the stage's losses that equal its own; None where it is decoded at all
+    points.
+    """
 
     term: LossTerm
     weight: float
     needs: Needs
+    sampler: Sampler | None
 
     def samples(self, batch: int) -> int:
         """How many of a batch's samples are decoded for this loss, at least one."""
         return max(1, math.ceil(self.needs.share * batch - 1e-9))
 
 
-def _asked(terms: Iterable[LossTerm], progress: Progress, batch: Batch) -> list[Asking]:
+def states_of(terms: Iterable[LossTerm]) -> dict[str, HoldsState]:
+    """What the samplers of some losses keep from step to step, by name: the `Task.state` of a training on them.
+
+    Of samplers that are equal the first one's counts for all.
+    """
+    found: dict[str, HoldsState] = {}
+    for term in terms:
+        sampler = term.loss.sampler
+        if isinstance(sampler, HoldsState) and sampler not in found.values():
+            found[f"losses.{term.name}.sampler"] = sampler
+    return found
+
+
+def _asked(terms: Sequence[LossTerm], progress: Progress, batch: Batch) -> list[Asking]:
     asked, frames = [], batch.states.shape[1] - 1
+    samplers = [term.loss.sampler for term in terms]
     for term in terms:
         weight = term.weighting.weight_at(progress)
         needs = term.loss.needs(progress) if weight > 0 else None
@@ -98,7 +135,8 @@ def _asked(terms: Iterable[LossTerm], progress: Progress, batch: Batch) -> list[
             raise PluginError(f"loss '{term.name}' asks for the frame t+{furthest}; the batch ends at t+{frames}")
         if needs.decodes and not batch.states.shape[2]:
             raise PluginError(f"loss '{term.name}' asks for fields, and says that it compares latents alone")
-        asked.append(Asking(term, weight, needs))
+        sampler = None if needs.dense else next(other for other in samplers if other == term.loss.sampler)
+        asked.append(Asking(term, weight, needs, sampler))
     return asked
 
 
@@ -119,6 +157,7 @@ class SharedPass:
     encoded: dict[int, Latent] = field(factory=dict)
     points: dict[str, int] = field(factory=dict)  # by loss: which set of points it is decoded at
     indices: list[Tensor | None] = field(factory=list)  # by set of points: (B, Q), or None for all points
+    weights: list[Tensor | None] = field(factory=list)  # by set of points: (B, Q), or None where all count alike
     decoded: dict[tuple[int, int], Tensor] = field(factory=dict)  # by set of points and step: (B, Q, C)
 
     def advance_to(self, step: int) -> PointSet:
@@ -177,17 +216,20 @@ def _choose_points(shared: SharedPass, asked: Sequence[Asking], seed: int) -> No
     """
     drawn: list[tuple[Sampler, int]] = []
     shared.indices.append(None)
+    shared.weights.append(None)
     for asking in asked:
-        sampler = asking.term.loss.sampler
+        sampler = asking.sampler
         if not asking.needs.decodes:
             continue
-        if sampler is None or asking.needs.dense:
+        if sampler is None:
             shared.points[asking.term.name] = 0
             continue
         known = next((place for other, place in drawn if other == sampler), None)
         if known is None:
             known = _draw(shared, sampler, seed)
             drawn.append((sampler, known))
+        if shared.weights[known] is not None:
+            _check_takes_weights(asking.term)
         shared.points[asking.term.name] = known
 
 
@@ -195,11 +237,23 @@ def _draw(shared: SharedPass, sampler: Sampler, seed: int) -> int:
     batch = shared.batch
     generator = torch.Generator(device=batch.positions.device)
     generator.manual_seed(derived_seed(seed, type(sampler).__qualname__))
-    index = sampler(batch.places(0), batch.grid, shared.progress, generator, batch.mask)
+    if isinstance(sampler, WeighsPoints):
+        drawn = sampler.weighed(shared.seen, shared.progress, generator)
+        index, weights = (None, None) if drawn is None else drawn
+    else:
+        index, weights = sampler(batch.places(0), batch.grid, shared.progress, generator, batch.mask), None
     if index is None:
         return 0
     shared.indices.append(index)
+    shared.weights.append(weights)
     return len(shared.indices) - 1
+
+
+def _check_takes_weights(term: LossTerm) -> None:
+    if not (isinstance(term.loss, TakesWeights) and term.loss.takes_weights):
+        raise PluginError(
+            f"loss '{term.name}' does not say that it takes weights, and its sampler draws points that count unequally"
+        )
 
 
 def derived_seed(seed: int, name: str) -> int:
@@ -242,6 +296,23 @@ def _decode_set(shared: SharedPass, points: int, steps: dict[int, int]) -> None:
         shared.decoded[points, step] = part
 
 
+@torch.no_grad()
+def _observe(shared: SharedPass, asked: Sequence[Asking]) -> None:
+    """Tell samplers that draw by errors what these were, each step of each of them once."""
+    told: set[tuple[int, int]] = set()
+    for asking in asked:
+        sampler = asking.sampler
+        if not isinstance(sampler, ObservesErrors):
+            continue
+        for step in asking.needs.decodes:
+            if (id(sampler), step) in told:
+                continue
+            told.add((id(sampler), step))
+            found = LossView(shared, asking).decoded(step)
+            squared = (found.values.double() - found.truth.double()).square().mean(-1)
+            sampler.observe(found.queries.positions, squared, found.weights, found.mask)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What one loss sees of it
 # ---------------------------------------------------------------------------------------------------------------------
@@ -282,13 +353,15 @@ class LossView:
         points = self._shared.points[self._asking.term.name]
         samples = self._asking.samples(len(self.batch.states))
         index = self._shared.indices[points]
+        weights = self._shared.weights[points]
         truth = _at_least_float32(self.batch.states[:samples, step])
         mask = None if self.batch.mask is None else self.batch.mask[:samples]
         if index is not None:
             truth = _take(truth, index[:samples])
             mask = None if mask is None else mask.gather(1, index[:samples])
         queries = self._shared.queries(points, samples, step)
-        return Decoded(self._shared.decoded[points, step][:samples], truth, queries, mask)
+        weights = None if weights is None else weights[:samples]
+        return Decoded(self._shared.decoded[points, step][:samples], truth, queries, mask, weights)
 
     def physical(self, values: Tensor) -> Tensor:
         """Target fields (…, C), as `decoded` gives them, in physical units, with gradient."""

@@ -50,12 +50,15 @@ def training_step(fitting: Fitting, batch: Batch) -> None:
             measured[name] = measured[name] + share if name in measured else share
     fitting.scaler.unscale_(fitting.optimizer)
     measured["grad_norm"] = clip_gradients(fitting.trained, settings.clip).to(measured["loss"].device)
-    if may_update(fitting, measured):
+    taken = may_update(fitting, measured)
+    if taken:
         fitting.scaler.step(fitting.optimizer)
         if fitting.average is not None and settings.ema is not None:
             update_average(fitting.average, task.model, settings.ema)
         fitting.meter.add(len(batch.states), measured)
     fitting.scaler.update()
+    for holder in task.state.values():
+        holder.advance(taken)
     fitting.step += 1
     fitting.clock.read(fitting.step)
 

@@ -61,13 +61,14 @@ def training_state(fitting: Fitting) -> dict[str, Any]:
         "nonfinite": fitting.nonfinite,
         "skipped": fitting.skipped,
         "last": fitting.last,
+        "extra": {name: holder.state_dict() for name, holder in fitting.task.state.items()},
         "fingerprint": fingerprint(fitting),
     }
 
 
 def load_training_state(fitting: Fitting, state: dict[str, Any]) -> None:
     """The reverse of `training_state`; raises StorageError where the state is that of another model or optimiser."""
-    holders = {
+    holders: dict[str, Any] = {
         "model": fitting.task.model,
         "average": fitting.average,
         "optimizer": fitting.optimizer,
@@ -76,11 +77,13 @@ def load_training_state(fitting: Fitting, state: dict[str, Any]) -> None:
         "clock": fitting.clock,
         "meter": fitting.meter,
     }
-    for name, holder in holders.items():
+    extra = state.get("extra", {})  # older checkpoints have none
+    saved = state | {name: extra[name] for name in fitting.task.state if name in extra}
+    for name, holder in (holders | dict(fitting.task.state)).items():
         if holder is None:
             continue
         try:
-            holder.load_state_dict(state[name])
+            holder.load_state_dict(saved[name])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(
                 f"stage '{fitting.task.stage}': the checkpoint's {name} does not fit this recipe; "

@@ -30,6 +30,7 @@ from .configs import (
     DescribesTasks,
     EncoderConfig,
     GivesLatents,
+    GivesWeights,
     LatentForm,
     LossConfig,
     MetricConfig,
@@ -45,6 +46,7 @@ from .configs import (
     StageConfig,
     TakesForms,
     TakesLatents,
+    TakesWeights,
     TrackerConfig,
     heads_problems,
 )
@@ -82,9 +84,11 @@ from .parts import (
     Encoder,
     EvaluatesElsewhere,
     ForwardPass,
+    HoldsState,
     Loss,
     Metric,
     Needs,
+    ObservesErrors,
     Operator,
     PlansTraining,
     Preparation,
@@ -93,6 +97,7 @@ from .parts import (
     Schedule,
     Stage,
     Tracker,
+    WeighsPoints,
 )
 from .values import (
     Batch,
@@ -104,6 +109,7 @@ from .values import (
     Queries,
     Supernodes,
     Trajectories,
+    Weighed,
 )
 
 __all__ = [
@@ -136,8 +142,10 @@ __all__ = [
     "FieldSpec",
     "ForwardPass",
     "GivesLatents",
+    "GivesWeights",
     "GridFile",
     "GridHeader",
+    "HoldsState",
     "Identified",
     "Latent",
     "LatentForm",
@@ -151,6 +159,7 @@ __all__ = [
     "MetricConfig",
     "Multitask",
     "Needs",
+    "ObservesErrors",
     "Offer",
     "OpensGrids",
     "OpensParticles",
@@ -180,8 +189,11 @@ __all__ = [
     "Supernodes",
     "TakesForms",
     "TakesLatents",
+    "TakesWeights",
     "Tracker",
     "TrackerConfig",
     "Trajectories",
+    "Weighed",
+    "WeighsPoints",
     "heads_problems",
 ]

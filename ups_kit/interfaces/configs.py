@@ -71,6 +71,25 @@ class AddsPart(Protocol):
         ...
 
 
+@runtime_checkable
+class GivesWeights(Protocol):
+    """The config of a sampler whose points count unequally: one that builds a `WeighsPoints`."""
+
+    @property
+    def gives_weights(self) -> bool: ...
+
+
+@runtime_checkable
+class TakesWeights(Protocol):
+    """A loss, and its config, that counts points as `Decoded.weights` says.
+
+    It is then a sum of weight · value over points, or linear in such sums: a square or a root of one would be biased.
+    """
+
+    @property
+    def takes_weights(self) -> bool: ...
+
+
 LatentForm = Literal["lattice", "scattered", "pooled"]  # tokens on a lattice, at places of their own, without a place
 
 

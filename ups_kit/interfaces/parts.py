@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..folder import RunFolder, StageFolder
     from ..trackers import Trackers
     from .descriptions import FieldSpec, Layout
-    from .values import Batch, Decoded, Example, Latent, PointSet, Progress, Queries
+    from .values import Batch, Decoded, Example, Latent, PointSet, Progress, Queries, Weighed
 
 
 class Encoder(Protocol):
@@ -128,6 +128,53 @@ class Sampler(Protocol):
         generator: torch.Generator,
         mask: Tensor | None = None,
     ) -> Tensor | None: ...
+
+
+@runtime_checkable
+class WeighsPoints(Sampler, Protocol):
+    """A sampler that draws by what the true fields are like, and says how much each point that it draws counts.
+
+    The expectation over draws of Σ weight · value is the mean of the values over a sample's real points, so that a loss
+    that is such a sum is the dense one in expectation; losses say with `TakesWeights` that they are. Called as a plain
+    sampler, without fields, it draws all points with equal chances.
+    """
+
+    def weighed(self, batch: Batch, progress: Progress, generator: torch.Generator) -> Weighed | None:
+        """Points (B, Q), distinct within a sample, with their weights; None for all points in their order."""
+        ...
+
+
+@runtime_checkable
+class ObservesErrors(WeighsPoints, Protocol):
+    """A sampler that is told the errors at the points that it drew, and draws by them from the next step on."""
+
+    def observe(self, positions: Tensor, squared: Tensor, weights: Tensor | None, mask: Tensor | None) -> None:
+        """Take note of squared errors (B, Q), means over channels, at positions (B, Q, D); this step's draws stay.
+
+        Without weights these are all points, of which those count whose mask (B, Q) is true.
+        """
+        ...
+
+
+@runtime_checkable
+class HoldsState(Protocol):
+    """What a training changes besides weights and keeps in its checkpoints.
+
+    It may change what it gives only in `advance`, which is called once after each optimiser step, whatever the number
+    of parts that the step's batch was cut into.
+    """
+
+    def advance(self, taken: bool) -> None:
+        """The step is over; not `taken` where its update was left out, loss or gradient not being finite."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain tensors, numbers and strings."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The reverse; raises ValueError or KeyError where the state is that of other keys."""
+        ...
 
 
 @frozen

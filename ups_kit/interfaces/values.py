@@ -117,3 +117,11 @@ class Decoded(NamedTuple):
     truth: Tensor  # (B, Q, C)
     queries: Queries
     mask: Tensor | None = None  # (B, Q), true where a query is real and not padding; None: all are
+    weights: Tensor | None = None  # (B, Q), means over all points are Σ weight · value; None: the mean over the queries
+
+
+class Weighed(NamedTuple):
+    """Points that were drawn, and how much each counts in a mean over all points of its sample."""
+
+    points: Tensor  # (B, Q), int64, indices that are distinct within a sample
+    weights: Tensor  # (B, Q), float32

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ups_kit import Components, hookimpl
 
-from .config import StratifiedConfig, UniformConfig
+from .config import ImportanceConfig, StratifiedConfig, UniformConfig
 
 
 @hookimpl
 def ups_kit_components() -> Components:
     """The samplers of docs/method.md §3."""
-    return {"sampler": {"uniform": UniformConfig, "stratified": StratifiedConfig}}
+    return {"sampler": {"uniform": UniformConfig, "stratified": StratifiedConfig, "importance": ImportanceConfig}}

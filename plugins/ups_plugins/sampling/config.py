@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, le, optional
@@ -113,3 +113,63 @@ class StratifiedConfig(QueryCount):
         from .samplers import StratifiedSampler
 
         return StratifiedSampler(self)
+
+
+@frozen(kw_only=True)
+class ImportanceConfig(QueryCount):
+    """Points drawn more often where the field is steep, or errors have been large; each then counts the less.
+
+    A point's chance is Q·((1 - epsilon)·score / sum of scores + epsilon / N), at most 1, its weight 1 / (N·chance), so
+    that the expectation of a loss is the loss at all points. No weight is above 1 / (epsilon·Q).
+    """
+
+    gives_weights: ClassVar[bool] = True
+
+    score: Literal["gradient", "error"] = field(
+        default="gradient",
+        validator=in_(("gradient", "error")),
+        metadata={
+            "help": "gradient: how steep the true fields are at the point, over the frames of the batch; "
+            "error: how far off the model has been lately in the point's cell of the domain"
+        },
+    )
+    epsilon: float = field(
+        default=0.5,
+        validator=[gt(0), le(1)],
+        metadata={"help": "share of the chances that all points have alike; 1 draws uniformly"},
+    )
+    cells: int | None = field(
+        default=None,
+        validator=optional(gt(0)),
+        metadata={"help": "cells along each axis that errors are kept for; where not given, about 256 in all"},
+    )
+    memory: float | None = field(
+        default=None,
+        validator=optional(ge(1)),
+        metadata={
+            "help": "how far back errors count: each 1/e of itself after so many steps; 100 where not given",
+            "unit": "steps",
+        },
+    )
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        for name in ("cells", "memory"):
+            if getattr(self, name) is not None and self.score != "error":
+                raise ValueError(f"{name} goes with score = 'error': a gradient is that of each batch, nothing is kept")
+
+    def cells_along(self, dims: int) -> int:
+        """Cells along each of `dims` axes."""
+        return self.cells or max(1, round(math.pow(256, 1 / dims)))
+
+    @property
+    def decay(self) -> float:
+        """What a kept error still counts one step later."""
+        return math.exp(-1 / (100.0 if self.memory is None else self.memory))
+
+    def build(self, fields: FieldSpec) -> Sampler:
+        from .importance import ErrorSampler, GradientSampler
+
+        if self.score == "error":
+            return ErrorSampler(self, fields.domain, fields.periodic)
+        return GradientSampler(self, fields.domain, fields.periodic)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ups_kit import Progress
 
-from .config import StratifiedConfig, UniformConfig
+from .config import QueryCount, StratifiedConfig, UniformConfig
 
 TIE = 1e-9  # far below the difference of two unequal remainders
 
@@ -35,14 +35,21 @@ class UniformSampler:
         generator: torch.Generator,
         mask: Tensor | None = None,
     ) -> Tensor | None:
-        batch, points = positions.shape[:2]
-        queries = self.keys.count(_fewest(points, mask), progress)
-        if queries == points:
-            return None
-        random = torch.rand(batch, points, device=generator.device, generator=generator).to(positions.device)
-        if mask is not None:
-            random = random.masked_fill(~mask, -1.0)
-        return random.topk(queries, dim=1, sorted=False).indices
+        return uniform_points(self.keys, positions, progress, generator, mask)
+
+
+def uniform_points(
+    keys: QueryCount, positions: Tensor, progress: Progress, generator: torch.Generator, mask: Tensor | None
+) -> Tensor | None:
+    """So many points of each sample as the keys say, (batch, queries), every one equally likely; None for all."""
+    batch, points = positions.shape[:2]
+    queries = keys.count(fewest(points, mask), progress)
+    if queries == points:
+        return None
+    random = torch.rand(batch, points, device=generator.device, generator=generator).to(positions.device)
+    if mask is not None:
+        random = random.masked_fill(~mask, -1.0)
+    return random.topk(queries, dim=1, sorted=False).indices
 
 
 @frozen
@@ -64,7 +71,7 @@ class StratifiedSampler:
         mask: Tensor | None = None,
     ) -> Tensor | None:
         batch, points = positions.shape[:2]
-        queries = self.keys.count(_fewest(points, mask), progress)
+        queries = self.keys.count(fewest(points, mask), progress)
         if queries == points:
             return None
         blocks, sizes = self._strata(positions, grid, queries, mask)
@@ -94,7 +101,7 @@ class StratifiedSampler:
         return blocks, sizes.scatter_add_(1, blocks, real)
 
 
-def _fewest(points: int, mask: Tensor | None) -> int:
+def fewest(points: int, mask: Tensor | None) -> int:
     """How many real points the sample has that has the fewest."""
     return points if mask is None else int(mask.sum(1).min())
 

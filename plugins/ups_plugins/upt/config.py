@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, le
@@ -31,6 +31,8 @@ def _sampler(config: SamplerConfig | None, fields: FieldSpec) -> Sampler | None:
 @frozen(kw_only=True)
 class ForwardConfig(Weighted):
     """MSE of one predicted step in physical space: D(A(E(u_t))) against u_{t+1}."""
+
+    takes_weights: ClassVar[bool] = True
 
     error: Literal["mse", "relative"] = field(default="mse", validator=in_(ERRORS), metadata={"help": ERROR_HELP})
     sampler: SamplerConfig | None = field(default=None, metadata={"help": SAMPLER_HELP})
@@ -100,6 +102,8 @@ class RolloutConfig(CurriculumConfig):
     The horizon is a curriculum: nothing before `start`, then a horizon that grows linearly from `from_step`, and
     `horizon` steps from `full` on.
     """
+
+    takes_weights: ClassVar[bool] = True
 
     error: Literal["mse", "relative"] = field(default="mse", validator=in_(ERRORS), metadata={"help": ERROR_HELP})
     sampler: SamplerConfig | None = field(default=None, metadata={"help": SAMPLER_HELP})
@@ -208,6 +212,8 @@ class TotalVariationConfig(Weighted):
 @frozen(kw_only=True)
 class InverseEncodingConfig(Weighted):
     """MSE of decoding what was encoded: D(E(u_t)) against u_t."""
+
+    takes_weights: ClassVar[bool] = True
 
     error: Literal["mse", "relative"] = field(default="mse", validator=in_(ERRORS), metadata={"help": ERROR_HELP})
     sampler: SamplerConfig | None = field(default=None, metadata={"help": SAMPLER_HELP})

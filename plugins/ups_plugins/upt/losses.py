@@ -4,6 +4,9 @@ Symbols: u_t the fields at step t, z_t = E(u_t), q query points. Shapes: fields 
 (batch, tokens, width). Every loss is a scalar. Where a loss has a sampler it compares at the sampled points only; the
 scales that it divides by are those of the whole frame, so that sampling does not change an MSE's expectation.
 
+Where a sampler's points count unequally (`Decoded.weights`), means over points are Σ weight · value; losses that are no
+plain means say by their `takes_weights`, or its absence, that they do not go with such a sampler.
+
 Where samples are filled up with padding (`Batch.mask`), every mean over points is one over a sample's real points, and
 samples count alike however many points they have: a batch gives the mean of what its samples give one by one.
 """
@@ -11,7 +14,7 @@ samples count alike however many points they have: a batch gives the mean of wha
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from attrs import define, field, frozen
@@ -37,13 +40,21 @@ def mean_squared_error(forward: ForwardPass, step: int, error: Error) -> Tensor:
     decoded = forward.decoded(step)
     squared = (decoded.values - decoded.truth).square()
     if error == "mse":
-        return squared.mean() if decoded.mask is None else mean_over_points(squared, decoded.mask).mean()
-    relative: Tensor = mean_over_points(squared, decoded.mask) / (_mean_square(forward, step, len(squared)) + QUIET)
+        if decoded.mask is None and decoded.weights is None:
+            return squared.mean()
+        return mean_over_points(squared, decoded.mask, decoded.weights).mean()
+    mean = mean_over_points(squared, decoded.mask, decoded.weights)
+    relative: Tensor = mean / (_mean_square(forward, step, len(squared)) + QUIET)
     return relative.mean()
 
 
-def mean_over_points(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of (B, N, C) over each sample's points, of those whose mask (B, N) is true: (B, C)."""
+def mean_over_points(values: Tensor, mask: Tensor | None, weights: Tensor | None = None) -> Tensor:
+    """Mean of (B, N, C) over each sample's points, of those whose mask (B, N) is true: (B, C).
+
+    With weights (B, N), which are those of drawn points, the sum of weight · value.
+    """
+    if weights is not None:
+        return (values * weights.unsqueeze(-1)).sum(1)
     if mask is None:
         return values.mean(1)
     return values.masked_fill(~mask.unsqueeze(-1), 0).sum(1) / mask.sum(1, keepdim=True)
@@ -63,6 +74,7 @@ class ForwardLoss:
     error: Error
     sampler: Sampler | None
     reaches: tuple[str, ...] = ALL
+    takes_weights: ClassVar[bool] = True
     horizon: int = 1
 
     def needs(self, progress: Progress) -> Needs:
@@ -148,6 +160,7 @@ class RolloutLoss:
     error: Error
     sampler: Sampler | None
     reaches: tuple[str, ...] = ALL
+    takes_weights: ClassVar[bool] = True
     horizon: int = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -325,6 +338,7 @@ class InverseEncodingLoss:
     error: Error
     sampler: Sampler | None
     reaches: tuple[str, ...] = ("encoder", "decoder")
+    takes_weights: ClassVar[bool] = True
     horizon: int = 0
 
     def needs(self, progress: Progress) -> Needs:
