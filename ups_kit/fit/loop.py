@@ -44,7 +44,9 @@ def training_step(fitting: Fitting, batch: Batch) -> None:
     for part in parts_of(batch, settings.accumulation):
         with fitting.precision.autocast():
             bundle = task.loss(part, progress, fitting.generator)
-        fitting.scaler.scale(bundle.total / settings.accumulation).backward()  # type: ignore[no-untyped-call]
+        share_of_loss = fitting.scaler.scale(bundle.total / settings.accumulation)
+        if share_of_loss.requires_grad:  # a step's losses may reach nothing that is trained
+            share_of_loss.backward()  # type: ignore[no-untyped-call]
         for name, value in (("loss", bundle.total), *((f"losses/{name}", raw) for name, raw in bundle.terms.items())):
             share = value.detach() / settings.accumulation
             measured[name] = measured[name] + share if name in measured else share

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from .validation import TaskValidations, codec_validation, rollout_validation
 
 if TYPE_CHECKING:
     from ups_kit.assemble import Experiment
+    from ups_kit.model import LatentModel
 
 CALIBRATION_SAMPLES = 96
 
@@ -42,11 +43,17 @@ class OperatorStage:
 
     def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
         """Train; afterwards the experiment's model holds the weights that did best on validation."""
-        return _train(experiment, folder, trackers, self._config, self._terms(experiment), self._validation(experiment))
+        config = self._config
+        if not with_weights(experiment.model, config.trains):
+            trackers.line(f"stage {config.name}: skipped, there are no weights in what it trains: {config.trains[0]}")
+            return {"steps": 0, "trained_parameters": 0}
+        return _train(experiment, folder, trackers, config, self._terms(experiment), self._validation(experiment))
 
     @contextmanager
     def task(self, experiment: Experiment) -> Iterator[Task]:
         """What `run` would fit, for `upskit plan`."""
+        if not with_weights(experiment.model, self._config.trains):
+            raise UsageError(f"stage '{self._config.name}': no weights in what it trains: {self._config.trains[0]}")
         terms = self._terms(experiment)
         windows = training_windows(experiment, self._config, terms)
         with _task(experiment, self._config, terms, windows, self._validation(experiment)) as task:
@@ -54,7 +61,7 @@ class OperatorStage:
 
     def _terms(self, experiment: Experiment) -> tuple[LossTerm, ...]:
         terms = built_losses(self._config.losses, experiment.dataset.fields)
-        check_reach(terms, self._config.trains, self._config.name)
+        check_reach(terms, with_weights(experiment.model, self._config.trains), self._config.name)
         return terms
 
     def _validation(self, experiment: Experiment) -> TaskValidations:
@@ -120,6 +127,11 @@ def built_losses(losses: Mapping[str, LossConfig], fields: FieldSpec) -> tuple[L
         LossTerm(name, weighting_of(name, config), config.build(fields))
         for name, config in active_losses(losses).items()
     )
+
+
+def with_weights(model: LatentModel, parts: Iterable[str]) -> list[str]:
+    """Those of these parts that have anything to train: the operator `persistence` has not."""
+    return [part for part in parts if any(True for _ in model.get_submodule(part).parameters())]
 
 
 def check_reach(terms: Sequence[LossTerm], trained: Sequence[str], stage: str) -> None:
