@@ -17,6 +17,7 @@ import click
 from .. import __version__
 from ..console import printable
 from ..errors import StorageError, UpsKitError
+from .compare import compare
 from .completion import completion
 from .components import list_components, list_plugins, show
 from .data import data
@@ -35,6 +36,7 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(evaluate)
+cli.add_command(compare)
 cli.add_command(validate)
 cli.add_command(validate, "check")
 cli.add_command(schema)

@@ -122,8 +122,7 @@ def _facts(summary: Mapping[str, Any], main: Mapping[str, Any]) -> dict[str, flo
             facts[f"{name}: best validation score"] = _number(stage["best_score"])
             facts[f"{name}: steps"] = _number(stage.get("steps"))
             facts[f"{name}: wall seconds"] = _number(stage.get("wall_seconds"))
-    verdict = _inner(summary, "card", "verdict")
-    return facts | {"verdict": str(verdict) if verdict is not None else None}
+    return facts | {"verdict": str(summary.get("status", "-"))}
 
 
 def _environment(home: Path) -> dict[str, Any]:
