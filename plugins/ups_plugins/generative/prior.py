@@ -6,8 +6,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ups_kit import Encoder, FieldSpec, Latent
-from ups_kit.interfaces import PointSet
+from ups_kit import FieldSpec, Latent, PointSet
+from ups_kit.interfaces import Encoder
 
 from .flow import Solver, solve
 from .network import NetworkSize, VelocityNetwork
