@@ -16,9 +16,8 @@ from ..data.discretisations import grid_axes, grid_points
 from ..errors import DataError, did_you_mean
 from ..fit.order import trained_by
 from ..generating import Drawn, Noise, drawing_parts
-from ..interfaces import Corrects, DrawsStates, FieldSpec, PointSet, Queries
+from ..interfaces import Corrects, FieldSpec, PointSet, Queries
 from ..motion import Forecaster, Kinematic, kinematic_points
-from ..tasks import TaskView
 
 if TYPE_CHECKING:
     from ..data.normalisation import Normaliser
@@ -265,8 +264,6 @@ def members(
         raise DataError(
             f"members: the forecast '{way.use}' draws nothing, its members are one; expected 1, got {count}"
         )
-    if isinstance(way.part, DrawsStates) and isinstance(bundle.model, TaskView):
-        raise DataError(f"forecast: '{way.use}' draws states of one task's data alone, and this model has several")
     device = next((each.device for each in bundle.model.parameters()), torch.device("cpu"))
     points, condition = to_device(points, device), condition.to(device)
     queries = None if queries is None else to_device(queries, device)

@@ -18,6 +18,8 @@ from ups_kit.interfaces import Dataset, SimulatorConfig
 from .source import Source
 
 if TYPE_CHECKING:
+    from ups_kit.data.excerpts import Excerpt
+
     from .arrays import FieldsOf
 
 Normalisation = Literal["standard", "range", "robust", "none"]
@@ -143,6 +145,12 @@ class TrajectorySettings(ABC):
         from .arrays import FieldsOf
 
         return FieldsOf(self.open_source(path))
+
+    def excerpt(self, path: Path, sample: int, frame: int | None) -> Excerpt:
+        """A few frames of one trajectory of any file of this layout. Raises DataError."""
+        from .excerpt import read_excerpt
+
+        return read_excerpt(self, path, sample, frame)
 
     def describe(self) -> FieldSpec:
         """What the data are: from the files' headers, or from the simulator where they are still to be made."""

@@ -14,6 +14,7 @@ from ...interfaces import Dataset, FieldSpec, LatentSpec, SimulatorConfig
 from ..thinning import number_or_range
 
 if TYPE_CHECKING:
+    from ..excerpts import Excerpt
     from .source import PointSource
 
 Normalisation = Literal["standard", "range", "robust", "none"]
@@ -98,6 +99,12 @@ class PointSettings(ABC):
         concern.
         """
         return made
+
+    def excerpt(self, path: Path, sample: int, frame: int | None) -> Excerpt:
+        """A few frames of one trajectory of any file of this layout. Raises DataError."""
+        from .excerpt import read_excerpt
+
+        return read_excerpt(self, path, sample, frame)
 
     def describe(self) -> FieldSpec:
         """What the data are: from the files' headers, or from the simulator where they are still to be made."""
