@@ -1,7 +1,7 @@
 """The command `upskit`: one module per group of verbs, which only parse and print.
 
-Nothing but `run` and `evaluate` imports torch or matplotlib; `validate` may load the library that reads the header of a
-data file.
+Nothing but the verbs on runs and trained models imports torch or matplotlib; `validate` may load the library that reads
+the header of a data file.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .completion import completion
 from .components import list_components, list_plugins, show
 from .data import data
 from .evaluate import evaluate
+from .predict import predict
 from .recipes import schema, validate
 from .run import run
 
@@ -36,6 +37,7 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(evaluate)
+cli.add_command(predict)
 cli.add_command(compare)
 cli.add_command(validate)
 cli.add_command(validate, "check")
