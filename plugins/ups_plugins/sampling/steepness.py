@@ -6,6 +6,7 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
+from ups_kit.derivatives import central_difference
 from ups_kit.neighbours import neighbour_table
 from ups_kit.neighbours.cache import BYTES, Kept, TableCache, content_key
 
@@ -13,35 +14,27 @@ from ups_kit.neighbours.cache import BYTES, Kept, TableCache, content_key
 def on_grid(frames: Tensor, positions: Tensor, grid: tuple[int, ...], periodic: tuple[bool, ...]) -> Tensor:
     """Root mean square of |∇u| over frames and channels (B, F, N, C) at the points of a grid, (B, N).
 
-    Central differences, around periodic axes too; one-sided ones at the ends of the others.
+    By central differences, around periodic axes too. Along an axis of fewer than three points nothing counts as steep.
     """
     batch, count, points, channels = frames.shape
     fields = frames.reshape(batch, count, *grid, channels)
     places = positions[0].reshape(*grid, len(grid))
     total = torch.zeros(batch, *grid, dtype=torch.float64, device=frames.device)
     for axis, (size, wraps) in enumerate(zip(grid, periodic)):
-        if size > 1:
-            ends = places.select(axis, 1)[..., axis] - places.select(axis, 0)[..., axis]
-            slope = _difference(fields, axis + 2, wraps) / float(ends.flatten()[0])
+        if size > 2:
+            first = places.select(axis, 1)[..., axis] - places.select(axis, 0)[..., axis]
+            slope = central_difference(fields, axis + 2, float(first.flatten()[0]), wraps)
             total = total + slope.double().square().sum((1, -1))
     return (total / (count * channels)).sqrt().reshape(batch, points)
-
-
-def _difference(fields: Tensor, axis: int, wraps: bool) -> Tensor:
-    """The change of fields for one step along an axis."""
-    if wraps:
-        return (fields.roll(-1, axis) - fields.roll(1, axis)) / 2
-    change = fields.diff(dim=axis)
-    first, last = change.narrow(axis, 0, 1), change.narrow(axis, change.shape[axis] - 1, 1)
-    before, after = torch.cat([first, change], axis), torch.cat([change, last], axis)
-    return (before + after) / 2
 
 
 @frozen
 class Scattered:
     """Root mean squares of difference quotients between points and their nearest neighbours.
 
-    For many neighbours all around, that is |∇u|/√D. Neighbours of points that come again are kept, on the CPU.
+    For many neighbours all around, that is |∇u|/√D. Cheaper than the fits of `ups_kit.derivatives`, which matters where
+    points move or are others in every step, and good enough to draw by. Neighbours of points that come again
+    are kept, on the CPU.
     """
 
     domain: tuple[tuple[float, float], ...]
