@@ -159,8 +159,12 @@ def _own_problems(path: str, config: object, fields: FieldSpec, latent: LatentSp
 def _constraint_problems(recipe: Recipe, fields: FieldSpec) -> Iterator[Problem]:
     """Constraints that the data do not allow, or that stand in each other's way."""
     taken: dict[tuple[type, str], str] = {}
-    for config in recipe.constraints:
+    names = [config.name for config in recipe.constraints]
+    for number, config in enumerate(recipe.constraints):
         path = f"constraints.{config.name}"
+        if config.name in names[:number]:
+            yield Problem(path, f"two constraints are called '{config.name}'; give one of them another name")
+            continue
         if isinstance(recipe.dataset, DescribesTasks):
             yield Problem(
                 path, "a mixture of tasks has no grid that all share, on which to constrain; remove the table"
