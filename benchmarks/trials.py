@@ -40,11 +40,12 @@ def compare(
             label = "".join(letter if letter.isalnum() else "_" for letter in f"{title}_{name}")[:60]
             budget_setting = f"stages.{options.stage}.{budget}"
             everything = [*options.set, budget_setting, *settings, f"run.seed={seed}", f"run.name={label}"]
-            found[name].append(_run(options.recipe, [*everything, f"run.folder={options.folder}"]))
+            found[name].append(run_once(options.recipe, [*everything, f"run.folder={options.folder}"]))
     return found
 
 
-def _run(recipe: Path, settings: Sequence[str]) -> Summary:
+def run_once(recipe: Path, settings: Sequence[str]) -> Summary:
+    """One run of a recipe with settings: its summary."""
     read = read_recipe(recipe, settings)
     return dict(run(read.recipe, recipe_text=read.text, origins=read.origins).summary)
 
