@@ -9,11 +9,12 @@ from attrs import define, field
 from torch import Tensor
 
 from ups_kit import FieldSpec
+from ups_kit.averaging import mean_over_points
 from ups_kit.errors import PluginError
 from ups_kit.interfaces import ForwardPass, Needs, Progress, Sampler
 
 from .losses import Channels, decoded_at
-from .selecting import Chosen, chosen, mean_over_points, nothing, places_in, reaches_of
+from .selecting import Chosen, chosen, nothing, places_in, reaches_of
 from .sides import Side
 
 Kind = Literal["value", "truth", "neumann", "periodic"]

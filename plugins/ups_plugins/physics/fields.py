@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from ups_kit import Field, FieldSpec
@@ -37,9 +38,11 @@ def listed(every: Iterable[Field]) -> str:
 
 
 def unknown(fields: FieldSpec, names: Iterable[str], key: str) -> Problems:
-    """Names that are of no predicted field."""
-    known = [each.name for each in fields.targets]
-    for name in names:
+    """Names that are of no predicted field, or there twice."""
+    known, counts = [each.name for each in fields.targets], Counter(names)
+    for name, count in counts.items():
+        if count > 1:
+            yield key, f"'{name}' is named {count} times; expected each field once"
         if name in known:
             continue
         given = [each.name for each in fields.statics]

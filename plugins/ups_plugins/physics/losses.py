@@ -15,6 +15,7 @@ from attrs import define, field
 from torch import Tensor
 
 from ups_kit import FieldSpec
+from ups_kit.averaging import mean_over_points
 from ups_kit.derivatives import (
     STENCIL,
     Derivative,
@@ -26,7 +27,7 @@ from ups_kit.derivatives import (
 from ups_kit.errors import PluginError
 from ups_kit.interfaces import ForwardPass, Needs, Progress, Sampler
 
-from .selecting import QUIET, Chosen, chosen, mean_over_points, nothing, places_in, reaches_of
+from .selecting import QUIET, Chosen, chosen, nothing, places_in, reaches_of
 
 Channels = tuple[int, ...] | None
 Of = Literal["mass", "momentum", "energy"]

@@ -67,10 +67,3 @@ def chosen(forward: ForwardPass, step: int, channels: Sequence[int]) -> Chosen:
 def nothing(forward: ForwardPass, step: int) -> Tensor:
     """A zero that hangs on the prediction, for a batch of a task that does not have the fields."""
     return forward.decoded(step).values[..., :0].sum()
-
-
-def mean_over_points(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of (B, N, C) over each sample's points, of those whose mask (B, N) is true: (B, C); zero where none is."""
-    if mask is None:
-        return values.mean(1)
-    return values.masked_fill(~mask.unsqueeze(-1), 0).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)

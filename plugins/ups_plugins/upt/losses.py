@@ -20,6 +20,7 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor
 
+from ups_kit.averaging import mean_over_points
 from ups_kit.errors import DataError, PluginError
 from ups_kit.interfaces import ForwardPass, Latent, Needs, Progress, Sampler
 
@@ -46,18 +47,6 @@ def mean_squared_error(forward: ForwardPass, step: int, error: Error) -> Tensor:
     mean = mean_over_points(squared, decoded.mask, decoded.weights)
     relative: Tensor = mean / (_mean_square(forward, step, len(squared)) + QUIET)
     return relative.mean()
-
-
-def mean_over_points(values: Tensor, mask: Tensor | None, weights: Tensor | None = None) -> Tensor:
-    """Mean of (B, N, C) over each sample's points, of those whose mask (B, N) is true: (B, C).
-
-    With weights (B, N), which are those of drawn points, the sum of weight · value.
-    """
-    if weights is not None:
-        return (values * weights.unsqueeze(-1)).sum(1)
-    if mask is None:
-        return values.mean(1)
-    return values.masked_fill(~mask.unsqueeze(-1), 0).sum(1) / mask.sum(1, keepdim=True)
 
 
 def _mean_square(forward: ForwardPass, step: int, samples: int) -> Tensor:

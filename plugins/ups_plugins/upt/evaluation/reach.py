@@ -36,7 +36,12 @@ class Reach:
     declared: tuple[str, ...]
 
     def missing(self) -> tuple[str, ...]:
-        """The modules that the loss says it reaches and does not."""
+        """The modules that the loss says it reaches and does not.
+
+        A loss of exactly 0 is at its least, and pulls nowhere: that of fields that are nowhere negative, say.
+        """
+        if self.value == 0:
+            return ()
         return tuple(name for name in self.declared if self.norms.get(name) == 0.0)
 
     def summary(self) -> dict[str, object]:

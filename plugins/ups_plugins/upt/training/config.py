@@ -111,11 +111,11 @@ class CodecStageConfig(FitSettings):
         yield from check_settings(self, fields, latent)
         yield from check_losses(self.losses, self.seen(fields), latent)
         for name, config in self.losses.items():
-            if isinstance(config, InverseDecodingConfig):
-                if config.step:
-                    yield f"losses.{name}.step", f"the codec stage has no operator to take {config.step} steps; use 0"
+            steps = getattr(config, "step", 0)
+            if steps:
+                yield f"losses.{name}.step", f"the codec stage has no operator to take {steps} steps; use 0"
             elif type(config).__module__ == InverseEncodingConfig.__module__ and not isinstance(
-                config, InverseEncodingConfig
+                config, (InverseEncodingConfig, InverseDecodingConfig)
             ):
                 yield (
                     f"losses.{name}",
