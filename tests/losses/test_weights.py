@@ -154,6 +154,19 @@ def test_losses_that_are_no_plain_means_refuse_weights_when_the_recipe_is_read(f
     assert not list(check_losses({"mean": config(sampler=UniformConfig(ratio=0.5))}, fields(), LatentSpec(width=8)))
 
 
+def test_errors_kept_by_place_are_refused_where_every_sample_is_shifted(fields):
+    import attrs
+
+    def problems(sampler, shifts, **keys):
+        losses = {"a": upt.ForwardConfig(sampler=sampler)}
+        return dict(check_losses(losses, attrs.evolve(fields(), **keys), LatentSpec(width=8), shifts))
+
+    assert "periodic_shifts = false" in problems(ERROR, shifts=True)["losses.a.sampler"]
+    assert not problems(ERROR, shifts=False)
+    assert not problems(GRADIENT, shifts=True)
+    assert not problems(ERROR, shifts=True, periodic=(False,))
+
+
 @pytest.mark.parametrize("config", WEIGHED, ids=lambda config: type(config).__name__)
 def test_losses_that_are_plain_means_take_weights(fields, config):
     assert not list(check_losses({"a": with_sampler(config, GRADIENT)}, fields(), LatentSpec(width=8)))

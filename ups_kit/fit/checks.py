@@ -30,12 +30,17 @@ def check_settings(settings: FitSettings, fields: FieldSpec, latent: LatentSpec)
         )
 
 
-def check_losses(losses: Mapping[str, LossConfig], fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
-    """Problems of the losses that count; without any there is nothing to train."""
+def check_losses(
+    losses: Mapping[str, LossConfig], fields: FieldSpec, latent: LatentSpec, shifts: bool = False
+) -> Iterable[tuple[str, str]]:
+    """Problems of the losses that count; without any there is nothing to train.
+
+    `shifts`: whether samples are shifted along the periodic axes.
+    """
     active = active_losses(losses)
     for name, config in active.items():
         yield from forward_checks(f"losses.{name}", config, fields, latent)
-        yield from _sampler_problems(name, config, fields, latent)
+        yield from _sampler_problems(name, config, fields, latent, shifts)
     if not active:
         reason = "every loss has weight 0" if losses else "no loss is listed"
         yield (
@@ -45,13 +50,20 @@ def check_losses(losses: Mapping[str, LossConfig], fields: FieldSpec, latent: La
 
 
 def _sampler_problems(
-    name: str, config: LossConfig, fields: FieldSpec, latent: LatentSpec
+    name: str, config: LossConfig, fields: FieldSpec, latent: LatentSpec, shifts: bool
 ) -> Iterable[tuple[str, str]]:
     """Problems of a loss's sampler, and of the two together."""
     key, sampler = f"losses.{name}.sampler", getattr(config, "sampler", None)
     yield from forward_checks(key, sampler, fields, latent)
-    weighs = isinstance(sampler, GivesWeights) and sampler.gives_weights
-    if weighs and not (isinstance(config, TakesWeights) and config.takes_weights):
+    if not isinstance(sampler, GivesWeights) or not sampler.gives_weights:
+        return
+    if sampler.remembers_places and shifts and all(fields.periodic):
+        yield (
+            key,
+            "this sampler keeps errors by their places in the domain, and periodic_shifts moves every sample to "
+            "another place; set periodic_shifts = false, or draw by what each batch is like: score = 'gradient'",
+        )
+    if not (isinstance(config, TakesWeights) and config.takes_weights):
         yield (
             key,
             "this sampler draws points that count unequally, which this loss cannot weigh: it is no plain mean over "

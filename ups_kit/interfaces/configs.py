@@ -73,10 +73,16 @@ class AddsPart(Protocol):
 
 @runtime_checkable
 class GivesWeights(Protocol):
-    """The config of a sampler whose points count unequally: one that builds a `WeighsPoints`."""
+    """The config of a sampler whose points count unequally: one that builds a `WeighsPoints`.
+
+    `remembers_places`: whether it draws by what it has seen where in the domain, which shifted samples would blur.
+    """
 
     @property
     def gives_weights(self) -> bool: ...
+
+    @property
+    def remembers_places(self) -> bool: ...
 
 
 @runtime_checkable

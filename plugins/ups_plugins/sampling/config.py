@@ -158,6 +158,10 @@ class ImportanceConfig(QueryCount):
             if getattr(self, name) is not None and self.score != "error":
                 raise ValueError(f"{name} goes with score = 'error': a gradient is that of each batch, nothing is kept")
 
+    @property
+    def remembers_places(self) -> bool:
+        return self.score == "error"
+
     def cells_along(self, dims: int) -> int:
         """Cells along each of `dims` axes."""
         return self.cells or max(1, round(math.pow(256, 1 / dims)))

@@ -66,7 +66,7 @@ class OperatorStageConfig(FitSettings):
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         yield from check_settings(self, fields, latent)
-        yield from check_losses(self.losses, fields, latent)
+        yield from check_losses(self.losses, fields, latent, self.periodic_shifts)
         if not self.trains:
             yield "freeze", f"all parts are frozen, so there is nothing to train; leave one of {', '.join(PARTS)} out"
 
@@ -109,7 +109,7 @@ class CodecStageConfig(FitSettings):
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         yield from check_settings(self, fields, latent)
-        yield from check_losses(self.losses, self.seen(fields), latent)
+        yield from check_losses(self.losses, self.seen(fields), latent, self.periodic_shifts)
         for name, config in self.losses.items():
             steps = getattr(config, "step", 0)
             if steps:
