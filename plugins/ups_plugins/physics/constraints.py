@@ -66,6 +66,7 @@ class DivergenceFree(nn.Module):
     """
 
     unit: Tensor
+    deviations: Tensor
 
     def __init__(self, fields: FieldSpec, channels: Sequence[int], normaliser: Normaliser) -> None:
         super().__init__()
@@ -87,14 +88,14 @@ class DivergenceFree(nn.Module):
         """What takes the divergence away, (B, N, C), zero in other channels."""
         axes = tuple(range(1, 1 + len(self.grid)))
         own = pick(values, self.channels).double() * self.deviations
-        modes = torch.fft.rfftn(own.unflatten(1, self.grid), dim=axes)
+        modes = torch.fft.rfftn(own.reshape(len(own), *self.grid, -1), dim=axes)
         along = (modes * self.unit).sum(-1, keepdim=True) * self.unit
         found = torch.fft.irfftn(along, s=self.grid, dim=axes).flatten(1, -2)
         return spread(-found / self.deviations, self.channels, self.count)
 
     def elsewhere(self, correction: Tensor, positions: Tensor) -> Tensor:
         """The trigonometric interpolation (B, Q, C) of what is added on the grid."""
-        own = pick(correction, self.channels).unflatten(1, self.grid)
+        own = pick(correction, self.channels).reshape(len(correction), *self.grid, -1)
         rest = math.prod(self.grid[1:]) * len(self.channels) + sum(self.grid)
         together = max(1, PRODUCTS_TOGETHER // (len(own) * rest))
         parts = [self._between(own, part) for part in torch.split(positions.double(), together, dim=1)]
@@ -104,7 +105,7 @@ class DivergenceFree(nn.Module):
         """Values (B, *grid, D) at positions (B, Q, D), axis by axis: (B, Q, D)."""
         found = self._weights(positions, 0) @ values.flatten(2)
         for axis in range(1, len(self.grid)):
-            lines = found.unflatten(2, (self.grid[axis], -1))
+            lines = found.reshape(*found.shape[:2], self.grid[axis], -1)
             found = torch.einsum("bqn,bqnr->bqr", self._weights(positions, axis), lines)
         return found
 
