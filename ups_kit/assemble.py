@@ -163,18 +163,19 @@ def _constraint_problems(recipe: Recipe, fields: FieldSpec) -> Iterator[Problem]
     for number, config in enumerate(recipe.constraints):
         path = f"constraints.{config.name}"
         if config.name in names[:number]:
-            yield Problem(path, f"two constraints are called '{config.name}'; give one of them another name")
+            yield Problem(f"{path}.use", f"two constraints are called '{config.name}'; give one of them another name")
             continue
         if isinstance(recipe.dataset, DescribesTasks):
             yield Problem(
-                path, "a mixture of tasks has no grid that all share, on which to constrain; remove the table"
+                f"{path}.use", "a mixture of tasks has no grid that all share, on which to constrain; remove the table"
             )
             continue
         yield from _own_problems(path, config, fields, recipe.latent)
         for name in config.constrains:
             other = taken.setdefault((type(config), name), config.name)
             if other != config.name:
-                yield Problem(path, f"'{name}' is constrained by constraints.{other} already; name it in one of them")
+                message = f"'{name}' is constrained by constraints.{other} already; name it in one of them"
+                yield Problem(f"{path}.use", message)
 
 
 def _order_problems(recipe: Recipe) -> Iterator[Problem]:
