@@ -196,7 +196,7 @@ def fit_weights(offsets: Tensor, mask: Tensor) -> Tensor:
     basis = torch.cat([places, curved], -1)
     shares = (basis * closeness.unsqueeze(-1)).transpose(1, 2)
     gram = shares @ basis
-    size = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(torch.finfo(gram.dtype).tiny)
+    size = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(SINGULAR)
     penalty = gram.new_tensor([SINGULAR] * dims + [CURVED] * len(pairs))
     gram = gram + torch.diag(penalty) * size[:, None, None]
     solved: Tensor = torch.linalg.solve(gram, shares)
