@@ -42,9 +42,7 @@ class TotalConfig:
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Problems:
         """Fields that are there, and a mean of them that is known."""
-        yield from unknown(fields, dict.fromkeys(self.fields), "fields")
-        for name in dict.fromkeys(name for name in self.fields if self.fields.count(name) > 1):
-            yield "fields", f"'{name}' is named more than once"
+        yield from unknown(fields, self.fields, "fields")
         if fields.grid is None:
             yield (
                 "use",
@@ -97,9 +95,7 @@ class DivergenceFreeConfig:
         names, key = self.constrains, "fields" if self.fields else "field"
         if not names:
             yield "field", f"missing key; name the vector field (predicted: {listed(fields.targets)})"
-        yield from unknown(fields, dict.fromkeys(names), key)
-        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-            yield key, f"'{name}' is named more than once"
+        yield from unknown(fields, names, key)
         if fields.space_dims == 1:
             yield "use", "needs two or three dimensions, and these data have one: all that is left is a constant"
         elif names:
