@@ -51,7 +51,7 @@ def assemble(recipe: Recipe, catalog: Catalog | None = None) -> Experiment:
     """
     import torch
 
-    from .fit.precision import Precision, choose_device, is_memory
+    from .fit.precision import Precision, check_compiler, choose_device, is_memory
 
     catalog = discover(recipe.plugins.disable) if catalog is None else catalog
     problems = check(recipe)
@@ -59,6 +59,8 @@ def assemble(recipe: Recipe, catalog: Catalog | None = None) -> Experiment:
         raise RecipeError("the recipe", problems)
     device = choose_device(recipe.run.device)
     Precision(device, recipe.run.precision).check()
+    if recipe.run.compile:
+        check_compiler(device)
     if recipe.run.threads is not None:
         torch.set_num_threads(recipe.run.threads)
     dataset = recipe.dataset.build(recipe.run.seed)

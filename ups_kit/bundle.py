@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from .data.normalisation import Normaliser
 from .data.pickles import why_pickled
 from .errors import DataError, StorageError, did_you_mean
 from .fit.settings import FitSettings
+from .fit.state import misfits
 from .folder import sync_folder, write_bytes, write_text
 from .interfaces import Dataset, Field, FieldSpec, Multitask, Queries
 from .model import LatentModel
@@ -242,7 +243,11 @@ def _parts(
 ) -> tuple[Recipe, FieldSpec, Normaliser, Mapping[str, Any]]:
     """What a bundle's description says, where it is one that fits these weights."""
     if description["format"] != FORMAT:
-        raise StorageError(f"{folder}: bundle format {description['format']}; this version reads format {FORMAT}")
+        there = description.get("ups_kit", "another version")
+        raise StorageError(
+            f"{folder}: bundle format {description['format']}, written by ups_kit {there}; this is ups_kit "
+            f"{__version__}, which reads format {FORMAT}; install the version that wrote it"
+        )
     if hashlib.sha256(data).hexdigest() != description["sha256"][WEIGHTS]:
         raise StorageError(f"{folder / WEIGHTS}: its content is not what was written (sha256 differs); copy it again")
     known = discover() if catalog is None else catalog
@@ -264,23 +269,24 @@ def save_weights(path: Path, model: LatentModel) -> bytes:
     return data
 
 
-def load_weights(model: LatentModel, data: bytes, source: str) -> None:
-    """Put safetensors into a model. Raises StorageError with the first keys and shapes that do not fit."""
+def load_weights(model: LatentModel, data: bytes, source: str, added: Collection[str] | None = None) -> None:
+    """Put safetensors into a model. Raises StorageError with the first keys and shapes that do not fit.
+
+    `added` are the stages that had trained when the weights were written: the parts of others stay as they are. None
+    stands for all.
+    """
     try:
         tensors = load(data)
     except (SafetensorError, ValueError) as error:
         raise StorageError(f"{source}: is not a safetensors file: {error}") from error
     own = model.state_dict()
-    missing, unexpected = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
-    shapes = [
-        f"{name}: {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in the model"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    if missing or unexpected or shapes:
-        facts = {"missing": missing[:5], "unexpected": unexpected[:5], "other shapes": shapes[:5]}
-        lines = "; ".join(f"{what}: {', '.join(names)}" for what, names in facts.items() if names)
-        raise StorageError(f"{source}: weights of another model: {lines}")
+    if added is not None:
+        later = [name for name in {*own, *tensors} if name.startswith("added.") and name.split(".")[1] not in added]
+        tensors = {name: value for name, value in tensors.items() if name not in later}
+        tensors |= {name: own[name] for name in later if name in own}
+    found = misfits(own, tensors)
+    if found:
+        raise StorageError(f"{source}: weights of another model: {found}")
     model.load_state_dict(tensors)
 
 

@@ -56,13 +56,12 @@ def differences(
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[Difference]:
-    named = _by_name(old), _by_name(new)
-    if named[0] is not None and named[1] is not None:
-        common = [[name for name in each if name in other] for each, other in (named, named[::-1])]
-        if common[0] != common[1]:
-            yield Difference(path, list(named[0]), list(named[1]))
+    before, after = _by_name(old), _by_name(new)
+    if before is not None and after is not None:
+        if [name for name in before if name in after] != [name for name in after if name in before]:
+            yield Difference(path, list(before), list(after))
             return
-        old, new = named
+        old, new = before, after
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(key for key in new if key not in old)]:
             below = f"{path}.{render((key,))}" if path else render((key,))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 from attrs import frozen
 
 from . import __version__
@@ -19,20 +16,17 @@ from .assemble import Experiment, assemble
 from .bundle import load_bundle, load_weights, save_bundle, save_weights, set_forecast
 from .console import Console
 from .data.latents import Opened, open_latents
-from .errors import (
-    BELOW_FLOOR_EXIT_CODE,
-    DivergedError,
-    Preempted,
-    StorageError,
-    UsageError,
-)
+from .errors import BELOW_FLOOR_EXIT_CODE, DataError, DivergedError, Preempted, StorageError, UsageError
 from .fit.interrupts import sigterm_preempts
 from .fit.settings import FitSettings
-from .folder import RunFolder, StageFolder, last_run_folder, new_run_folder, read_json, write_json, write_text
-from .interfaces import TakesLatents
+from .folder import RunFolder, StageFolder, last_run_folder, new_run_folder, write_json
+from .interfaces import Dataset, Stage, StageConfig, TakesLatents
+from .papers import FORMAT, RECORD, Papers, changed_during, changed_keys, read_record
 from .plugins import Catalog, discover
 from .reading import resolved
 from .recipe import Recipe
+from .stage_keys import Recorded, data_record, files_record, key_of, versions
+from .takeover import Course, Finished, current, finished_stages, notices, planned, take
 from .trackers import MetricsFile, Trackers
 
 
@@ -53,27 +47,47 @@ def run(
     recipe: Recipe,
     *,
     resume: bool = False,
+    from_stage: str | None = None,
+    only: str | None = None,
+    of: Path | None = None,
+    allow_changed: Sequence[str] = (),
     recipe_text: str | None = None,
     origins: Mapping[str, str] | None = None,
     catalog: Catalog | None = None,
 ) -> RunResult:
     """Run a recipe in a fresh numbered folder, or continue its newest one.
 
-    `recipe_text` and `origins` are the file it was read from and where each value was written, for the record.
+    `from_stage` takes the finished stages before that one from the newest run, or from the run folder `of`, and `only`
+    runs one stage so. `allow_changed` are keys that may have changed in a run that is resumed. `recipe_text` and
+    `origins` are the file it was read from and where each value was written, for the record.
+
     Raises UpsKitError; the folder's STATUS then says how the run ended, and nothing that was written is lost.
     """
+    _check_options(resume, from_stage, only, of, allow_changed)
+    catalog = discover(recipe.plugins.disable) if catalog is None else catalog
+    recorded = Recorded.of(recipe, catalog)
+    course = planned(recipe, from_stage, only, of)
+    current(recorded, finished_stages(recipe, course), None)  # before data are made
     experiment = assemble(recipe, catalog)
+    taken = current(recorded, finished_stages(recipe, course), experiment.dataset)
     folder = _folder(recipe, resume)
     console = Console()
     with folder.lock():
-        record = resolved(recipe, origins, experiment.catalog)
-        _write_papers(folder, record, recipe_text, experiment, resume)
+        papers = Papers(experiment, resolved(recipe, origins, catalog), recipe_text, allow_changed, course.to_dict())
+        record = papers.write(folder, resume)
+        if resume:
+            course = Course.from_dict(record.get("course", {}))
+            taken = _still_to_take(recorded, course, experiment, folder)
         folder.set_status("running")
         console.line(f"run {folder.path} on {experiment.device}")
+        for notice in notices(recorded, taken, experiment.dataset, versions(recipe, catalog)):
+            console.line(f"warning: {notice}")
         trackers = Trackers([MetricsFile(folder.metrics), *(t.build(folder.path) for t in recipe.trackers), console])
+        going = Going(experiment, folder, trackers, console, resume, recorded, record, course)
         try:
             with sigterm_preempts():
-                summary = _run_stages(experiment, folder, trackers, console, resume)
+                take(taken, folder)
+                summary = _run_stages(going)
         except BaseException as error:
             folder.set_status(_status(error))
             raise
@@ -84,38 +98,111 @@ def run(
     return RunResult(folder.path, summary)
 
 
-def _run_stages(
-    experiment: Experiment, folder: RunFolder, trackers: Trackers, console: Console, resume: bool
-) -> dict[str, Any]:
+def _check_options(
+    resume: bool, from_stage: str | None, only: str | None, of: Path | None, allow_changed: Sequence[str]
+) -> None:
+    asked = {"--from": from_stage, "--only": only, "--of": of}
+    given = [f"{name} {value}" for name, value in asked.items() if value is not None]
+    if resume and given:
+        raise UsageError(
+            f"--resume goes on with the newest run as it was begun, and {given[0]} begins a new one; give one of them"
+        )
+    if allow_changed and not resume:
+        raise UsageError(f"--allow-changed {allow_changed[0]}: goes with --resume; a new run may be of any recipe")
+
+
+def _still_to_take(recorded: Recorded, course: Course, experiment: Experiment, folder: RunFolder) -> list[Finished]:
+    """What a resumed run was to take over, where it was stopped before it had done so."""
+    if all((folder.path / name / "done.json").exists() for name in course.taken):
+        return []
+    return current(recorded, finished_stages(recorded.recipe, course), experiment.dataset)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The stages
+# ---------------------------------------------------------------------------------------------------------------------
+@frozen(eq=False)
+class Going:
+    """A run under way."""
+
+    experiment: Experiment
+    folder: RunFolder
+    trackers: Trackers
+    console: Console
+    resume: bool
+    recorded: Recorded
+    record: Mapping[str, Any]  # what its resolved.json holds
+    course: Course
+
+
+def _run_stages(going: Going) -> dict[str, Any]:
     """Every stage in order; one that is finished is loaded, one without a budget is skipped."""
+    experiment, folder, console = going.experiment, going.folder, going.console
     results: dict[str, Mapping[str, Any]] = {}
     for config, stage in zip(experiment.recipe.stages, experiment.stages):
-        trains = isinstance(config, FitSettings)
+        if config.name in going.course.left_out:
+            console.line(f"stage {config.name}: left out ({going.course.asked})")
+            continue
         if isinstance(config, FitSettings) and config.budget.is_zero:
             console.line(f"stage {config.name}: skipped, its budget is 0")
             continue
-        room = folder.stage(config.name, resume)
+        room = folder.stage(config.name, going.resume)
         if room.done.exists():
-            console.line(f"stage {config.name}: finished before")
-            results[config.name] = _finished(room, experiment, trains)
-            continue
-        console.line(f"stage {config.name}")
-        if resume and not trains:  # begun, but not finished; a training stage keeps what its checkpoint counts on
-            trackers.forget_after(config.name, -1)
-        started = time.perf_counter()
-        result = dict(stage.run(experiment, room, trackers))
-        result["wall_seconds"] = time.perf_counter() - started
-        if trains:
-            result["weights_sha256"] = hashlib.sha256(save_weights(room.weights, experiment.model)).hexdigest()
-            save_bundle(folder.bundle, experiment, [*_trained(experiment.recipe, results), config.name])
-        elif "forecast" in result and folder.bundle.exists():
-            set_forecast(folder.bundle, result["forecast"])
-        results[config.name] = result
-        write_json(folder.summary, _summary(experiment, results))
-        write_json(room.done, result)  # last: from here on the stage counts as finished
+            taken = config.name in going.course.taken
+            console.line(
+                f"stage {config.name}: {f'taken over from {going.course.source}' if taken else 'finished before'}"
+            )
+            results[config.name] = _finished(going, config, room, results)
+        else:
+            console.line(f"stage {config.name}")
+            _keep_bundle(going, results)
+            results[config.name] = _run_stage(going, config, stage, results)
+    _keep_bundle(going, results)
     summary = _summary(experiment, results)
     write_json(folder.summary, summary)
     return summary
+
+
+def _run_stage(
+    going: Going, config: StageConfig, stage: Stage, results: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Run a stage, and write down what it returned, what it was trained on, and its weights."""
+    experiment, folder, trains = going.experiment, going.folder, isinstance(config, FitSettings)
+    room = folder.stage(config.name, going.resume)
+    if going.resume and not trains:  # begun, but not finished; a training stage keeps what its checkpoint counts on
+        going.trackers.forget_after(config.name, -1)
+    started = time.perf_counter()
+    result = dict(stage.run(experiment, room, going.trackers))
+    result["wall_seconds"] = time.perf_counter() - started
+    paper: dict[str, Any] = {}
+    if trains:
+        result["weights_sha256"] = hashlib.sha256(save_weights(room.weights, experiment.model)).hexdigest()
+        save_bundle(folder.bundle, experiment, [*_trained(experiment.recipe, results), config.name])
+        paper = _key(going, config, results)
+        result["key"] = paper.pop("key")
+    elif "forecast" in result and folder.bundle.exists():
+        set_forecast(folder.bundle, result["forecast"])
+    write_json(folder.summary, _summary(experiment, {**results, config.name: result}))
+    done = {"format": FORMAT, "ups_kit": __version__, **result, **paper}
+    write_json(room.done, done)  # last: from here on the stage counts as finished
+    return done
+
+
+def _key(going: Going, config: StageConfig, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The key of a stage's weights, and what it is the key of."""
+    recipe, dataset = going.experiment.recipe, going.experiment.dataset
+    before = {name: str(results[name].get("key", "")) for name in _trained(recipe, results)}
+    changed = changed_during(going.record, config.name)
+    content = going.recorded.content(config, before, data_record(dataset), changed)
+    used = versions(recipe, going.experiment.catalog)
+    return {"key": key_of(content), "of": content, "files": files_record(dataset), "versions": used}
+
+
+def _keep_bundle(going: Going, results: Mapping[str, object]) -> None:
+    """A run that has taken over what it has trained so far gets the bundle of that."""
+    trained = _trained(going.experiment.recipe, results)
+    if going.course.taken and trained and not going.folder.bundle.exists():
+        save_bundle(going.folder.bundle, going.experiment, trained)
 
 
 def _trained(recipe: Recipe, results: Mapping[str, object]) -> list[str]:
@@ -123,15 +210,43 @@ def _trained(recipe: Recipe, results: Mapping[str, object]) -> list[str]:
     return [stage.name for stage in recipe.stages if isinstance(stage, FitSettings) and stage.name in results]
 
 
-def _finished(room: StageFolder, experiment: Experiment, trains: bool) -> dict[str, Any]:
-    """What a finished stage returned; the model gets its weights. Raises StorageError where they are damaged."""
-    result = read_json(room.done)
-    if trains:
-        weights = _content(room.weights)
-        if hashlib.sha256(weights).hexdigest() != result.get("weights_sha256"):
-            raise StorageError(f"{room.weights}: its content is not what was written; restore it or start a new run")
-        load_weights(experiment.model, weights, str(room.weights))
+def _finished(going: Going, config: StageConfig, room: StageFolder, results: Mapping[str, object]) -> Mapping[str, Any]:
+    """What a finished stage returned; the model gets its weights.
+
+    Raises StorageError where they are damaged or do not fit, DataError where the data are not those of its training.
+    """
+    result = read_record(room.done)
+    if isinstance(config, FitSettings):
+        changes = going.record.get("changes", [])
+        if not any(str(change["path"]).startswith("dataset") for change in changes):
+            _check_data(going.experiment.dataset, result, room)
+        try:
+            _load(going.experiment, config, room, result, _trained(going.experiment.recipe, results))
+        except StorageError as error:
+            told = [f"  {change['path']}: {change['before']!r} before, {change['after']!r} now" for change in changes]
+            note = ["the recipe was changed when the run was resumed:", *told] if told else []
+            raise StorageError("\n".join([str(error), *note])) from error
     return result
+
+
+def _load(
+    experiment: Experiment, config: StageConfig, room: StageFolder, done: Mapping[str, Any], before: Sequence[str]
+) -> None:
+    """Give the model a finished stage's weights; parts that later stages add stay as they are drawn."""
+    weights = _content(room.weights)
+    if hashlib.sha256(weights).hexdigest() != done.get("weights_sha256"):
+        raise StorageError(f"{room.weights}: its content is not what was written; restore it or start a new run")
+    load_weights(experiment.model, weights, str(room.weights), added=(*before, config.name))
+
+
+def _check_data(dataset: Dataset, done: Mapping[str, Any], room: StageFolder) -> None:
+    then = done.get("of", {}).get("data")
+    if then is None or set(then) <= {"splits"} or then == data_record(dataset):
+        return
+    raise DataError(
+        f"{room.path}: this stage was trained on other data than its recipe's files hold now; put them back as they "
+        f"were, or train on these from here on: --from {room.path.name} in the place of --resume"
+    )
 
 
 def _content(path: Path) -> bytes:
@@ -151,7 +266,9 @@ def _summary(experiment: Experiment, results: Mapping[str, Mapping[str, Any]]) -
         "seed": experiment.recipe.run.seed,
         "seconds": {**seconds, "total": sum(seconds.values())},
         "parameters": {**parts, "total": sum(parts.values())},
-        "stages": {name: {k: v for k, v in found.items() if k not in EVALUATED} for name, found in results.items()},
+        "stages": {
+            name: {k: v for k, v in found.items() if k not in (*EVALUATED, *PAPERS)} for name, found in results.items()
+        },
     }
     for found in results.values():
         summary.update({key: found[key] for key in EVALUATED if key in found})
@@ -171,6 +288,9 @@ EVALUATED = (
     "ensembles",
     "forecast",
 )
+
+
+PAPERS = ("format", "ups_kit", "of", "files", "versions")  # of a stage, that a summary does without
 
 
 def _folder(recipe: Recipe, resume: bool) -> RunFolder:
@@ -194,13 +314,13 @@ def encode_by_run(recipe: Recipe, folder: RunFolder, catalog: Catalog | None = N
     """
     _check_caches(recipe)
     known = discover(recipe.plugins.disable) if catalog is None else catalog
-    changes = changed_keys(
-        read_json(folder.path / "resolved.json").get("values", {}), resolved(recipe, None, known)["values"]
-    )
+    values = read_record(folder.path / RECORD).get("values", {})
+    changes = changed_keys(recipe, values, resolved(recipe, None, known)["values"])
     if changes:
-        lines = "\n".join(changes)
+        lines = "\n".join(f"  {change.told()}" for change in changes)
         raise UsageError(f"{folder.path}: this run is of another recipe, and its encoder for other latents:\n{lines}")
     experiment = assemble(recipe, known)
+    trained: list[str] = []
     for config in recipe.stages:
         if isinstance(config, TakesLatents) and config.keeps_encoder:
             break
@@ -208,7 +328,8 @@ def encode_by_run(recipe: Recipe, folder: RunFolder, catalog: Catalog | None = N
             room = StageFolder(folder.path / config.name, folder)
             if not room.done.exists():
                 raise UsageError(f"{room.path}: the stage '{config.name}' is not finished; run it first")
-            _finished(room, experiment, trains=True)
+            _load(experiment, config, room, read_record(room.done), trained)
+            trained.append(config.name)
     return open_latents(experiment, preload=False)
 
 
@@ -227,95 +348,6 @@ def _check_caches(recipe: Recipe) -> None:
         raise UsageError(
             f"the recipe '{recipe.run.name}' has no [latent_cache], so no stage of it reads cached latents; add one"
         )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The papers of a run
-# ---------------------------------------------------------------------------------------------------------------------
-CHANGEABLE = (
-    *(f"latent_cache.{key}" for key in ("folder", "preload", "shard")),
-    "run.device",
-    "run.threads",
-    "run.folder",
-    "run.workers",
-    "run.worker_start",
-    "trackers",
-    "description",
-    "plugins",
-)
-
-
-def _write_papers(
-    folder: RunFolder, record: dict[str, Any], text: str | None, experiment: Experiment, resume: bool
-) -> None:
-    """The recipe as written and as resolved, and what it ran on; a resumed run must still be the same one."""
-    papers = folder.path / "resolved.json"
-    if resume and papers.exists():
-        _refuse_changes(folder, read_json(papers).get("values", {}), record["values"])
-    else:
-        write_text(folder.path / "recipe.toml", text if text is not None else "# this run was started from Python\n")
-        write_json(papers, record)
-    environment = {
-        "ups_kit": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "device": str(experiment.device),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "plugins": {plugin.name: f"{plugin.distribution} {plugin.version}" for plugin in experiment.catalog.plugins},
-    }
-    path = folder.path / "environment.json"
-    if resume and path.exists():
-        _warn_of_changes(read_json(path), environment)
-    write_json(path, environment)
-
-
-def _refuse_changes(folder: RunFolder, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    changes = changed_keys(old, new)
-    if changes:
-        lines = "\n".join(changes)
-        raise UsageError(
-            f"{folder.path}: the recipe has changed since this run was started, so it cannot be resumed:\n{lines}\n"
-            "undo the changes, or start a fresh run without --resume; "
-            f"`upskit run {folder.path} --resume` continues it as it was"
-        )
-
-
-def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """A line for each key that may not change between a run and what goes on with it."""
-    return [
-        f"  {path}: {before!r} in the run, {after!r} now"
-        for path, before, after in differences(old, new)
-        if not any(path == key or path.startswith(f"{key}.") for key in CHANGEABLE)
-    ]
-
-
-def differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """The key paths at which two resolved recipes differ, with both values."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [
-            found
-            for key in keys
-            for found in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            found
-            for number, (before, after) in enumerate(zip(old, new))
-            for found in differences(before, after, f"{path}.{_label(before, number)}")
-        ]
-    return [] if old == new or (old is None and new == []) else [(path, old, new)]  # runs older than an array of tables
-
-
-def _label(entry: Any, number: int) -> str:
-    return str(entry.get("name") or entry.get("use")) if isinstance(entry, Mapping) else str(number)
-
-
-def _warn_of_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    changes = [f"{name} {old.get(name)} -> {new[name]}" for name in new if old.get(name) != new[name]]
-    if changes:
-        Console().line(f"warning: resumed under other conditions, so not to the same bits: {'; '.join(changes)}")
 
 
 def _status(error: BaseException) -> str:

@@ -19,7 +19,7 @@ import torch
 
 from ups_kit.errors import PluginError, StorageError
 from ups_kit.fit import state as state_module
-from ups_kit.fit.state import CheckpointFolder, Damaged, check_state_tree, plain_keys, read_checkpoint
+from ups_kit.fit.state import CheckpointFolder, Damaged, Foreign, check_state_tree, plain_keys, read_checkpoint
 
 
 def _state(step: int) -> dict[str, Any]:
@@ -146,12 +146,21 @@ def test_a_bad_manifest_is_refused(tmp_path: Path, change: Callable[[Path], obje
         read_checkpoint(path.parent)
 
 
-def test_a_newer_format_is_refused_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state_module, "FORMAT", 99)
+@pytest.mark.parametrize("number", [0, 99])
+def test_another_format_is_refused_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Not passed over, as a damaged one is: the run would go on from further back than it had come."""
     _filled(tmp_path, steps=1)
+    monkeypatch.setattr(state_module, "FORMAT", number)
+    _filled(tmp_path, steps=2)
     monkeypatch.undo()
-    with pytest.raises(Damaged, match="format 99; this version reads up to 1"):
-        read_checkpoint(tmp_path / "checkpoints" / "step_00000001")
+    with pytest.raises(Foreign, match=f"checkpoint format {number}; this is ups_kit 0.* which reads format 1: install"):
+        read_checkpoint(tmp_path / "checkpoints" / "step_00000002")
+    folder = CheckpointFolder(tmp_path / "checkpoints", 2)
+    with pytest.raises(StorageError, match=f"step_00000002: checkpoint format {number}"):
+        folder.newest()
+    whole = _file(tmp_path, 2).read_bytes()
+    folder.save(2, _state(3), best=None)  # another version's work is not overwritten
+    assert _file(tmp_path, 2).read_bytes() == whole
 
 
 def test_when_all_are_damaged_each_is_listed(tmp_path: Path) -> None:

@@ -19,20 +19,47 @@ from .recipes import SETTINGS, check_parts
 if TYPE_CHECKING:
     from ..reading import ReadRecipe
 
+RECORD = "resolved.json"  # what makes a folder that of a run
+
 
 @click.command()
 @click.argument("recipe")
 @SETTINGS
 @click.option("--resume", is_flag=True, help="Continue the newest run of this recipe's name where it stopped.")
+@click.option("--from", "from_stage", metavar="STAGE", help="A new run that takes over the finished stages before it.")
+@click.option("--only", metavar="STAGE", help="The same, but for this stage alone.")
+@click.option("--of", type=click.Path(path_type=Path), metavar="RUN", help="Where they are taken from: a run folder.")
+@click.option(
+    "--allow-changed",
+    multiple=True,
+    metavar="KEY",
+    help="Resume though this key has changed, as latent.width. Repeatable.",
+)
 @click.option("--device", metavar="DEVICE", help="Where to compute: auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's summary as JSON on standard output.")
-def run(recipe: str, settings: Sequence[str], resume: bool, device: str | None, as_json: bool) -> int:
+def run(
+    recipe: str,
+    settings: Sequence[str],
+    resume: bool,
+    from_stage: str | None,
+    only: str | None,
+    of: Path | None,
+    allow_changed: Sequence[str],
+    device: str | None,
+    as_json: bool,
+) -> int:
     """Run a RECIPE: make or read the data, train, evaluate, write the report.
 
-    RECIPE may also be the folder of a run, with --resume.
+    RECIPE may also be the folder of a run, with --resume, --from or --only.
+
+    --from and --only make a new run folder. The stages before STAGE are taken from the newest run of the recipe's name,
+    or from --of RUN, where they were trained by the same keys on the same data; nothing there is changed.
     """
     warnings.showwarning = _warn
-    read = _read(recipe, settings, resume, device)
+    anew = from_stage is not None or only is not None
+    read = _read(recipe, settings, resume, anew, device)
+    if anew and of is None and (Path(recipe) / RECORD).is_file():
+        of = Path(recipe)
     _refuse_unwritable(read)
     if resume:
         _refuse_running(read)
@@ -42,7 +69,15 @@ def run(recipe: str, settings: Sequence[str], resume: bool, device: str | None, 
 
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # a score card is no JSON
         result = run_recipe(
-            read.recipe, resume=resume, recipe_text=read.text, origins=read.origins, catalog=read.catalog
+            read.recipe,
+            resume=resume,
+            from_stage=from_stage,
+            only=only,
+            of=of,
+            allow_changed=allow_changed,
+            recipe_text=read.text,
+            origins=read.origins,
+            catalog=read.catalog,
         )
     if as_json:
         click.echo(json.dumps({"folder": str(result.folder), **result.summary}, indent=1))
@@ -54,21 +89,23 @@ def _warn(message: Warning | str, *where: object, **more: object) -> None:
     click.echo(f"warning: {message}", err=True)
 
 
-def _read(recipe: str, settings: Sequence[str], resume: bool, device: str | None) -> ReadRecipe:
+def _read(recipe: str, settings: Sequence[str], resume: bool, anew: bool, device: str | None) -> ReadRecipe:
     """A recipe file with its settings, or the recipe that a run folder was made from."""
     from ..keys import toml
     from ..reading import read_recipe, read_resolved
 
     folder = Path(recipe)
-    record = folder / "resolved.json"
+    record = folder / RECORD
     if not record.is_file():
         return read_recipe(recipe, settings if device is None else [*settings, f"run.device={toml(device)}"])
-    if not resume:
+    if not resume and not anew:
         raise UsageError(f"{recipe} is the folder of a run; to continue it, add --resume")
     if settings:
         raise UsageError(f"{recipe}: a run is continued as it was; --set goes with a recipe file")
     read = read_resolved(record, device)
-    _refuse_older(folder, read)
+    _refuse_elsewhere(folder, read)
+    if resume:
+        _refuse_older(folder)
     return read
 
 
@@ -92,13 +129,17 @@ def _refuse_running(read: ReadRecipe) -> None:
         newest.check_free()
 
 
-def _refuse_older(folder: Path, read: ReadRecipe) -> None:
+def _refuse_older(folder: Path) -> None:
     """Only the newest run of a name is continued."""
     from ..folder import last_run_folder
 
     newest = last_run_folder(folder.parent.parent, folder.parent.name)
     if newest is not None and newest.path.resolve() != folder.resolve():
         raise UsageError(f"{folder} is not the newest run of its name; that is {newest.path}")
+
+
+def _refuse_elsewhere(folder: Path, read: ReadRecipe) -> None:
+    """A run goes on where its recipe says that runs of it are."""
     home = read.recipe.run.folder / read.recipe.run.name
-    if home.resolve() != folder.parent.resolve():
+    if home.resolve() != folder.resolve().parent:
         raise UsageError(f"{folder} was made as {home}/{folder.name}; call upskit from where that path leads to it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -60,6 +61,30 @@ class Precision:
     def scaler(self) -> torch.amp.GradScaler:
         """Scales the loss so that fp16 gradients do not vanish; hands everything through in other arithmetics."""
         return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raises UsageError where `torch.compile` has no compiler for the device: before data are read, not after."""
+    reason = _no_triton() if device.type == "cuda" else _no_cpp_compiler()
+    if reason:
+        raise UsageError(f"run.compile: {reason}; or run without it: --set run.compile=false")
+
+
+def _no_cpp_compiler() -> str:
+    try:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+    except ImportError:  # a version of torch that looks for it elsewhere: the stage's own message has to do
+        return ""
+    try:
+        get_cpp_compiler()
+    except Exception as error:  # torch's own class for it, which is not public
+        reason = str(error).strip().splitlines()[0]
+        return f"torch.compile needs a C++ compiler on a CPU ({reason}); install one, such as g++, or name it in CXX"
+    return ""
+
+
+def _no_triton() -> str:
+    return "" if find_spec("triton") is not None else "torch.compile needs triton on a GPU, and it is not installed"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ..errors import DivergedError, StorageError
 from ..folder import StageFolder
 from ..trackers import Trackers
 from .fitting import Fitting
-from .state import CheckpointFolder, plain_keys
+from .state import CheckpointFolder, misfits, plain_keys
 
 BYTES_PER_WEIGHT = 16  # weights, moving average and two moments, four bytes each
 
@@ -85,9 +85,11 @@ def load_training_state(fitting: Fitting, state: dict[str, Any]) -> None:
         try:
             holder.load_state_dict(saved[name])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            weights = isinstance(holder, torch.nn.Module) and isinstance(saved.get(name), dict)
+            reason = misfits(plain_keys(holder.state_dict()), saved[name]) if weights else ""
             raise StorageError(
                 f"stage '{fitting.task.stage}': the checkpoint's {name} does not fit this recipe; "
-                f"resume with the recipe of the run, or start a new run ({str(error).strip()})"
+                f"resume with the recipe of the run, or start a new run ({reason or str(error).strip()})"
             ) from error
     for name in ("step", "best_step", "best_score", "waited", "nonfinite", "skipped", "last"):
         setattr(fitting, name, state[name])

@@ -24,12 +24,14 @@ from typing import Any
 import torch
 from attrs import frozen
 
+from .. import __version__
 from ..errors import PluginError, StorageError
 
 FORMAT = 1
 STATE_FILE = "state.pt"
 MANIFEST_FILE = "manifest.json"
 PLAIN = (bool, int, float, str, type(None), torch.Tensor)
+SHOWN = 5  # names that do not fit, in a message
 NAME = re.compile(r"(step|best)_(\d{8,})")
 
 
@@ -39,6 +41,10 @@ class Checkpoint:
 
     step: int
     state: dict[str, Any]
+
+
+class Foreign(Exception):  # noqa: N818 - as Damaged
+    """Why a whole checkpoint cannot be read by this version."""
 
 
 class Damaged(Exception):  # noqa: N818 - never leaves this module's callers: becomes a warning or a StorageError
@@ -78,8 +84,8 @@ class CheckpointFolder:
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole, or None where there is no checkpoint at all.
 
-        Warns for each damaged one that is passed over. Raises StorageError where all are damaged: a run never starts
-        from scratch silently.
+        Warns for each damaged one that is passed over. Raises StorageError where all are damaged, or where one is whole
+        and of another version's format: a run never starts from scratch, or from further back, silently.
         """
         reasons = []
         for step in self.steps():
@@ -89,6 +95,8 @@ class CheckpointFolder:
             except Damaged as damage:
                 reasons.append(f"{folder.name}: {damage}")
                 continue
+            except Foreign as error:
+                raise StorageError(f"{folder}: {error}") from error
             for reason in reasons:
                 warnings.warn(
                     f"{self._path}: damaged checkpoint passed over; going on from step {step}. {reason}", stacklevel=2
@@ -106,8 +114,8 @@ class CheckpointFolder:
         folder = self._path / f"best_{step:08}"
         try:
             return read_checkpoint(folder)
-        except Damaged as damage:
-            raise StorageError(f"{folder}: the best weights cannot be trusted: {damage}") from damage
+        except (Damaged, Foreign) as reason:
+            raise StorageError(f"{folder}: the best weights cannot be trusted: {reason}") from reason
 
     def check_space(self, bytes_each: int) -> None:
         """Warn before a long training that the disk will not hold its checkpoints; stop where it holds not one."""
@@ -180,13 +188,13 @@ class CheckpointFolder:
         """The step of the best weights that a checkpoint counts on."""
         try:
             best: int | None = read_manifest(self._path / f"step_{step:08}")["best"]
-        except Damaged:
+        except (Damaged, Foreign):
             return None
         return best
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """The state in a checkpoint folder, every byte of it verified; raises Damaged."""
+    """The state in a checkpoint folder, every byte of it verified; raises Damaged, Foreign."""
     manifest = read_manifest(folder)
     data = {name: _verified(folder, name, facts) for name, facts in manifest["files"].items()}
     try:
@@ -197,14 +205,14 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint folder, checked for form; raises Damaged."""
+    """The manifest of a checkpoint folder, checked for form; raises Damaged, Foreign."""
     try:
         manifest = json.loads((folder / MANIFEST_FILE).read_bytes())
         files = manifest["files"]
         names = set(files)
         claimed = manifest.pop("check")
         whole = claimed == _check(manifest) and manifest["step"] == int(folder.name.split("_")[1])
-        newer = manifest["format"] > FORMAT
+        known = manifest["format"] == FORMAT
     except FileNotFoundError as error:
         raise Damaged(f"{MANIFEST_FILE} is missing") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -214,8 +222,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise Damaged(f"{MANIFEST_FILE}: the path '{name}' leaves the checkpoint")
     if not whole:
         raise Damaged(f"{MANIFEST_FILE} does not match its own checksum")
-    if newer:
-        raise Damaged(f"format {manifest['format']}; this version reads up to {FORMAT}: install a newer ups_kit")
+    if not known:
+        raise Foreign(
+            f"checkpoint format {manifest['format']}; this is ups_kit {__version__}, which reads format {FORMAT}: "
+            "install the version that wrote it, or start a new run"
+        )
     if STATE_FILE not in names:
         raise Damaged(f"{MANIFEST_FILE} does not list {STATE_FILE}")
     return dict(manifest)
@@ -246,6 +257,22 @@ def plain_keys(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name.replace("_orig_mod.", ""): value for name, value in state.items()}
 
 
+def misfits(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str:
+    """Why weights are not those of a model: the first names on either side, and shapes; empty where they are."""
+    missing, unexpected = sorted(set(own) - set(given)), sorted(set(given) - set(own))
+    shapes = [
+        f"{name}: {tuple(given[name].shape)} in the file, {tuple(value.shape)} in the model"
+        for name, value in own.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    facts = {"missing": missing, "unexpected": unexpected, "other shapes": shapes}
+    return "; ".join(
+        f"{what}: {', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''}"
+        for what, names in facts.items()
+        if names
+    )
+
+
 def _verified(folder: Path, name: str, facts: Mapping[str, Any]) -> bytes:
     try:
         data = (folder / name).read_bytes()
@@ -265,6 +292,8 @@ def _damage(folder: Path) -> str:
             _verified(folder, name, facts)
     except Damaged as damage:
         return str(damage)
+    except Foreign:
+        return ""  # whole, and not this version's to replace
     return ""
 
 
