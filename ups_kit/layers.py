@@ -42,7 +42,8 @@ class Rotary(nn.Module):
 
     def forward(self, anchors: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the angles, each (…, 1, tokens, head_width / 2), to broadcast over heads."""
-        angles = (anchors @ self.frequencies.to(anchors.dtype)).unsqueeze(-3)
+        with torch.autocast(anchors.device.type, enabled=False):  # half precision would round away whole radians
+            angles = (anchors @ self.frequencies.to(anchors.dtype)).unsqueeze(-3)
         return angles.cos(), angles.sin()
 
 
