@@ -59,7 +59,9 @@ def residuals(part: ResidualFlow, given: Latent, steps: int, seed: int = 5) -> T
 
 def covered(part: ResidualFlow, given: Latent, truth: Tensor) -> Tensor:
     """Which true residuals lie between the 5th and the 95th of 99 draws: nine in ten, if those are like them."""
-    draws = torch.stack([residuals(part, given, 32, seed) for seed in range(99)]).sort(0).values
+    exact = copy.deepcopy(part)
+    exact.solver = "heun"  # 32 steps of euler draw the tails a little short: 0.86 in the place of 0.88 with two modes
+    draws = torch.stack([residuals(exact, given, 32, seed) for seed in range(99)]).sort(0).values
     inside = (truth - given.tokens).flatten()
     return (inside >= draws[4]) & (inside <= draws[94])
 
@@ -81,7 +83,7 @@ def test_one_step_is_the_mean_between_the_modes(teacher: ResidualFlow) -> None:
 
 
 def test_its_ninety_percent_interval_covers(teacher: ResidualFlow) -> None:
-    given, truth = two_modes(500, generator(79))
+    given, truth = two_modes(1000, generator(79))
     share = float(covered(teacher, given, truth).float().mean())
     assert 0.85 < share < 0.95
 
