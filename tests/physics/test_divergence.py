@@ -199,7 +199,7 @@ def test_few_points_are_enough() -> None:
         ({"field": "density"}, {}, {"field": "expected a vector of 2 components"}),
         ({"field": "depth"}, {"statics": (Field("depth"),)}, {"field": "is given and not predicted"}),
         ({"fields": ("density", "density")}, {}, {"fields": "named 2 times"}),
-        ({"field": "velocity", "method": "spectral"}, {"periodic": (True, False)}, {"method": "and y is none"}),
+        ({"field": "velocity", "method": "spectral"}, {"periodic": (True, False)}, {"method": "and y is not"}),
         ({"field": "velocity", "method": "spectral"}, {"grid": None}, {"method": "needs a regular grid"}),
         ({"field": "velocity", "method": "finite_difference"}, {"grid": None}, {"method": "needs a regular grid"}),
         ({"field": "velocity", "neighbours": 8}, {}, {"neighbours": "is of 'least_squares' alone"}),

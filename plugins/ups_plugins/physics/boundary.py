@@ -57,7 +57,8 @@ class SidesLoss:
             raise PluginError("this loss needs fields on a regular grid; the batch has none")
         found = chosen(forward, self.step, self.channels)
         given = given_values(forward, self.channels, self.values, found)
-        parts = [self._mismatch(found, grid, given, side).flatten(1, -2) for side in self.sides]
+        size = (len(found.values), -1, found.values.shape[-1])
+        parts = [self._mismatch(found, grid, given, side).reshape(size) for side in self.sides]
         return torch.cat(parts, 1).square().mean()
 
     def _mismatch(self, found: Chosen, grid: tuple[int, ...], given: Tensor, side: Side) -> Tensor:

@@ -39,7 +39,7 @@ def listed(every: Iterable[Field]) -> str:
 
 def unknown(fields: FieldSpec, names: Iterable[str], key: str) -> Problems:
     """Names that are of no predicted field, or there twice."""
-    known, counts = [each.name for each in fields.targets], Counter(names)
+    known, counts = [each.name for each in fields.targets], Counter(list(names))
     for name, count in counts.items():
         if count > 1:
             yield key, f"'{name}' is named {count} times; expected each field once"
