@@ -4,7 +4,7 @@
 
 The first table times the recipe's own step; then the recipe is trained for the same number of steps with each sampler,
 and both are set beside the projections of docs/method.md §3. With `--seconds` trainings get equal CPU seconds instead
-of equal steps, with `--seeds 0` there are none. What a step costs depends on the decoder: `--set decoder.use=perceiver`,
+of equal steps, with `--seeds 0` there are none. A step depends on its decoder: `--set decoder.use=perceiver`,
 or `local`, which decode query by query.
 """
 
