@@ -25,6 +25,7 @@ from .recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from .data.normalisation import Normaliser
     from .interfaces import Dataset, Stage
@@ -77,18 +78,29 @@ def assemble(recipe: Recipe, catalog: Catalog | None = None) -> Experiment:
 
 
 def build_model(recipe: Recipe, fields: FieldSpec, normaliser: Normaliser) -> LatentModel:
-    """The model of a recipe for such data, with fresh weights on the CPU; parts that stages add are drawn last."""
+    """The model of a recipe for such data, with fresh weights on the CPU, those of parts that stages add too."""
     from .constraining import Constraining
     from .model import LatentModel
 
     encoder = recipe.encoder.build(fields, recipe.latent)
     operator = recipe.operator.build(fields, recipe.latent)
     decoder = recipe.decoder.build(fields, recipe.latent)
-    parts = {stage.name: stage.build_part(recipe, fields) for stage in recipe.stages if isinstance(stage, AddsPart)}
+    parts = {stage.name: _part(stage.name, stage, recipe, fields) for stage in recipe.stages if isinstance(stage, AddsPart)}
     added = {name: part for name, part in parts.items() if part is not None}
     constraints = [config.build(fields, normaliser) for config in recipe.constraints]
     constraining = Constraining(constraints, fields) if constraints else None
     return LatentModel(encoder, operator, decoder, fields, normaliser, added, constraining)
+
+
+def _part(name: str, stage: AddsPart, recipe: Recipe, fields: FieldSpec) -> nn.Module | None:
+    """A part that a stage adds, with weights that depend on the seed and its name, and on no other stage."""
+    import torch
+
+    from .fit.forward import derived_seed
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(recipe.run.seed, f"added/{name}"))
+        return stage.build_part(recipe, fields)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
