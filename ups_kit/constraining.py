@@ -61,7 +61,7 @@ class Constraining(nn.Module):
         asked = _exact(answer(latent, queries))
         whole = asked
         if not own:
-            places = self.places.to(queries.positions.dtype).expand(len(latent.tokens), -1, -1)
+            places = self.places.to(queries.positions.dtype).expand(latent.tokens.shape[0], -1, -1)
             whole = _exact(answer(latent, Queries(places, self.grid)))
         with torch.autocast(asked.device.type, enabled=False):
             for module in self.constraints:

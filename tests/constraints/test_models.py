@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ups_kit import Batch, Field, FieldSpec, PluginError, PointSet, Progress, Queries
+from ups_kit import Batch, Field, FieldSpec, Latent, PluginError, PointSet, Progress, Queries
 from ups_kit.batching import joined_latents, latent_part
 from ups_kit.errors import UsageError
 from ups_kit.fit.forward import LossTerm, compute_losses
@@ -190,3 +190,30 @@ def test_constraints_add_no_weights_and_no_draws() -> None:
     asked = Queries(torch.rand(3, 7, 2))
     assert plain.encode(points).totals is None
     assert torch.equal(plain.decode(plain.encode(points), asked), plain.decoder(plain.encoder(points), asked))
+
+
+class Decoding(torch.nn.Module):
+    """What a model decodes, of tensors alone."""
+
+    def __init__(self, model: LatentModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, totals: Tensor, asked: Tensor) -> Tensor:
+        return self.model.decode(Latent(tokens, None, totals=totals), Queries(asked))
+
+
+def test_a_constrained_decoder_is_a_graph_of_any_number_of_samples_and_queries() -> None:
+    decoding = Decoding(constrained(FLOW, UNITS, *BOTH).requires_grad_(False))
+
+    def arguments(samples: int, queries: int) -> tuple[Tensor, Tensor, Tensor]:
+        latent = decoding.model.encode(frame(FLOW, samples))
+        assert latent.totals is not None
+        return latent.tokens, latent.totals, torch.rand(samples, queries, 2)
+
+    batch, queries = torch.export.Dim("batch", min=1), torch.export.Dim("queries", min=1)
+    shapes = ({0: batch}, {0: batch}, {0: batch, 1: queries})
+    program = torch.export.export(decoding, arguments(3, 7), dynamic_shapes=shapes, strict=True).module()
+    for samples, count in ((1, 1), (2, 300)):
+        given = arguments(samples, count)
+        torch.testing.assert_close(program(*given), decoding(*given), atol=1e-6, rtol=0)

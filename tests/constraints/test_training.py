@@ -84,7 +84,8 @@ def test_the_evaluations_error_of_the_total_falls_to_rounding(results: dict[str,
     found = {name: result.summary["metrics"] for name, result in results.items()}
     for rollout in ("latent_rollout", "reencoded_rollout"):
         assert found["free"][rollout]["crmse"] > 1e-2
-        assert found["total"][rollout]["crmse"] < 2e-7
+        kept = found["total"][rollout]
+        assert kept["crmse"] < 1e-7 * max(1.0, kept["nrmse"])
 
 
 def test_queries_between_points_are_those_of_the_constrained_field(results: dict[str, RunResult]) -> None:

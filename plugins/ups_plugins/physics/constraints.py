@@ -88,16 +88,18 @@ class DivergenceFree(nn.Module):
         """What takes the divergence away, (B, N, C), zero in other channels."""
         axes = tuple(range(1, 1 + len(self.grid)))
         own = pick(values, self.channels).double() * self.deviations
-        modes = torch.fft.rfftn(own.reshape(len(own), *self.grid, -1), dim=axes)
+        modes = torch.fft.rfftn(own.reshape(own.shape[0], *self.grid, -1), dim=axes)
         along = (modes * self.unit).sum(-1, keepdim=True) * self.unit
         found = torch.fft.irfftn(along, s=self.grid, dim=axes).flatten(1, -2)
         return spread(-found / self.deviations, self.channels, self.count)
 
     def elsewhere(self, correction: Tensor, positions: Tensor) -> Tensor:
         """The trigonometric interpolation (B, Q, C) of what is added on the grid."""
-        own = pick(correction, self.channels).reshape(len(correction), *self.grid, -1)
+        own = pick(correction, self.channels).reshape(correction.shape[0], *self.grid, -1)
+        if torch.compiler.is_compiling():  # a graph takes any number of queries, and cannot count them
+            return spread(self._between(own, positions.double()), self.channels, self.count)
         rest = math.prod(self.grid[1:]) * len(self.channels) + sum(self.grid)
-        together = max(1, PRODUCTS_TOGETHER // (len(own) * rest))
+        together = max(1, PRODUCTS_TOGETHER // (own.shape[0] * rest))
         parts = [self._between(own, part) for part in torch.split(positions.double(), together, dim=1)]
         return spread(torch.cat(parts, 1), self.channels, self.count)
 
@@ -113,7 +115,7 @@ class DivergenceFree(nn.Module):
         """How much each point along an axis counts at positions (B, Q, D), (B, Q, points)."""
         series: Tensor = getattr(self, f"series{axis}")
         phase = (positions[..., axis] - self.starts[axis]) * (2 * math.pi / self.extent[axis])
-        waves = phase[..., None] * torch.arange(len(series) // 2, device=phase.device, dtype=phase.dtype)
+        waves = phase[..., None] * torch.arange(series.shape[0] // 2, device=phase.device, dtype=phase.dtype)
         return torch.cat([waves.cos(), waves.sin()], -1) @ series
 
 
