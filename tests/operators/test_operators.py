@@ -107,7 +107,7 @@ def test_shifts_by_less_than_a_coarse_cell_are_seen(config: Any) -> None:
 
 @pytest.mark.parametrize(("periodic", "far"), [(True, True), (False, False)])
 def test_the_ends_of_an_axis_hear_each_other_only_where_it_wraps(periodic: bool, far: bool) -> None:
-    """One level, two blocks: windows of 4, then shifted ones; on 32 tokens the seam is the only way to the other end."""
+    """One level, two blocks: windows of 4, then shifted ones; only over the seam is the other end of 32 tokens near."""
     operator = built(PDETransformerConfig(**{**PDE, "depths": (2,)}), 1, periodic)
     before = latent((32,))
     tokens = before.tokens.clone()
@@ -130,7 +130,7 @@ def test_coarse_levels_carry_further_than_windows_do() -> None:
 
 
 def test_convolutions_do_not_wrap_where_the_domain_does_not() -> None:
-    """A residual block alone. Its norms hear every token; an impulse that keeps the mean changes them in second order."""
+    """A residual block alone. Its norms hear every token, but an impulse that keeps the mean hardly."""
     values = torch.randn(1, 4, 16)
     for periodic in (True, False):
         torch.manual_seed(0)
