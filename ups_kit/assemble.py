@@ -85,7 +85,9 @@ def build_model(recipe: Recipe, fields: FieldSpec, normaliser: Normaliser) -> La
     encoder = recipe.encoder.build(fields, recipe.latent)
     operator = recipe.operator.build(fields, recipe.latent)
     decoder = recipe.decoder.build(fields, recipe.latent)
-    parts = {stage.name: _part(stage.name, stage, recipe, fields) for stage in recipe.stages if isinstance(stage, AddsPart)}
+    parts = {
+        stage.name: _part(stage.name, stage, recipe, fields) for stage in recipe.stages if isinstance(stage, AddsPart)
+    }
     added = {name: part for name, part in parts.items() if part is not None}
     constraints = [config.build(fields, normaliser) for config in recipe.constraints]
     constraining = Constraining(constraints, fields) if constraints else None
