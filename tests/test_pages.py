@@ -113,7 +113,7 @@ def test_pages_that_sources_cite_are_there() -> None:
 
 def test_the_page_about_the_method_names_every_part() -> None:
     page = (ROOT / "docs/method.md").read_text()
-    kinds = ("encoder", "operator", "decoder", "loss", "sampler", "stage", "schedule", "simulator")
+    kinds = ("encoder", "operator", "decoder", "constraint", "loss", "sampler", "stage", "schedule", "simulator")
     assert not [name for kind in kinds for name in discover()[kind] if f"`{name}`" not in page]
 
 
