@@ -93,7 +93,9 @@ def test_sides_of_a_square_are_told_apart() -> None:
         assert value(BoundaryConfig(sides=(side,)), fields, seen) == pytest.approx(float(at.square().mean()), rel=1e-6)
     every = torch.cat(list(wanted.values()))
     assert value(BoundaryConfig(), fields, seen) == pytest.approx(float(every.square().mean()), rel=1e-6)
-    assert value(BoundaryConfig(sides=("left", "x0")), fields, seen) == value(BoundaryConfig(sides=("x0",)), fields, seen)
+    assert value(BoundaryConfig(sides=("left", "x0")), fields, seen) == value(
+        BoundaryConfig(sides=("x0",)), fields, seen
+    )
 
 
 def test_only_bounded_axes_have_sides() -> None:
