@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ups_kit.planning.measuring import saved_bytes as saved_bytes
 
 
 class Timing(NamedTuple):
@@ -49,28 +51,6 @@ def autocast(precision: str) -> Iterator[None]:
     """Compute in "bf16" where it is safe, or in "fp32"."""
     with torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bf16" else nullcontext():
         yield
-
-
-def saved_bytes(call: Callable[[], object], parts: Iterable[nn.Module]) -> int:
-    """Bytes that autograd keeps for the backward pass of what `call` computes, without the parameters' own.
-
-    Every piece of storage counts once, however many operations keep it.
-    """
-    known = {tensor.untyped_storage().data_ptr() for part in parts for tensor in part.parameters()}
-    kept: dict[int, int] = {}
-    alive: list[Tensor] = []  # nothing may be freed meanwhile, or an address would be counted once for two tensors
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor.detach())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = call()
-    del result
-    return sum(kept.values())
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

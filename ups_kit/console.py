@@ -111,12 +111,12 @@ def _numbers(step: int, values: Mapping[str, float]) -> str:
         ("validation/score", lambda value: f"score {value:.4g}"),
         ("lr", lambda value: f"lr {value:.2g}"),
         ("samples_per_second", lambda value: f"{value:.0f} samples/s"),
-        ("seconds_left", lambda value: f"{_duration(value)} left"),
+        ("seconds_left", lambda value: f"{duration(value)} left"),
     )
     return "  ".join([f"step {step}", *(form(values[name]) for name, form in forms if name in values)])
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     whole = round(max(seconds, 0.0)) if seconds < 1e9 else 0
     return (
         f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"

@@ -81,7 +81,17 @@ DOORS = {
     "ups_kit.cli": {"ups_kit.cli", "ups_kit.__main__"},
     "ups_kit.run": {"ups_kit.cli", "ups_kit"},
     "ups_kit.evaluating": {"ups_kit.cli"},
-    "ups_kit.assemble": {"ups_kit.cli", "ups_kit.run", "ups_kit.evaluating", "ups_kit.bundle", "ups_kit"},
+    "ups_kit.planning": {"ups_kit.cli"},
+    "ups_kit.comparing": {"ups_kit.cli", "ups_kit.replicating"},
+    "ups_kit.replicating": {"ups_kit.cli"},
+    "ups_kit.assemble": {
+        "ups_kit.cli",
+        "ups_kit.run",
+        "ups_kit.evaluating",
+        "ups_kit.planning",
+        "ups_kit.bundle",
+        "ups_kit",
+    },
     "ups_kit.reading": {"ups_kit.cli", "ups_kit.run", "ups_kit.evaluating", "ups_kit.bundle", "ups_kit"},
 }
 
