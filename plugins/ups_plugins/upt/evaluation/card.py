@@ -8,7 +8,8 @@ from typing import Any
 from attrs import frozen
 
 from .config import EvaluateConfig
-from .definitions import definition, fingerprint
+from .definitions import definition, drawn_definition, fingerprint
+from .ensembles import Ensembles
 from .measurement import Measured
 from .particles import HORIZONS
 from .reach import Reach
@@ -23,6 +24,14 @@ STEADY_COLUMNS = {
     "RMSE": "rmse",
     "max error": "max_error",
 }
+DRAWN_COLUMNS = {
+    "member": "nrmse_member",
+    "mean": "nrmse",
+    "VRMSE": "vrmse",
+    "CRPS": "crps",
+    "spread": "spread_skill",
+    "in 90 %": "coverage",
+}
 
 
 @frozen
@@ -32,6 +41,17 @@ class Row:
     name: str
     values: tuple[float | None, ...]
     is_model: bool
+
+
+@frozen
+class Drawn:
+    """Forecasts that are drawn, side by side with the operator alone, and which of them help."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    findings: tuple[str, ...]  # a sentence on each, and one on the default
+    definition: Mapping[str, str]
 
 
 @frozen
@@ -61,6 +81,7 @@ class Card:
     reach: tuple[Reach, ...]
     ratios: Mapping[str, float | None]
     verdict: Verdict
+    drawn: Drawn | None = None
 
     def summary(self) -> dict[str, object]:
         """What the run's summary holds of it."""
@@ -89,7 +110,7 @@ def make_card(measured: Measured, config: EvaluateConfig) -> Card:
         tuple(_field_rows(measured, fields)),
         tuple(place_columns(measured)),
         tuple(_place_rows(measured)),
-        definition(truth, config.split, measured.tokens, measured.remarks),
+        definition(truth, config.split, measured.tokens, measured.remarks) | _prior_definition(measured),
         fingerprint(truth, config),
         measured.budget,
         measured.shuffle,
@@ -102,7 +123,15 @@ def make_card(measured: Measured, config: EvaluateConfig) -> Card:
             {name: found.rollout for name, found in measured.floors.items()},
             config.required(truth.fields),
         ),
+        None if measured.ensembles is None else _drawn(measured.ensembles, config.split),
     )
+
+
+def _prior_definition(measured: Measured) -> dict[str, str]:
+    """What stands in the operator's place, where that was not trained."""
+    if measured.prior is None or measured.ensembles is None:
+        return {}
+    return {"answer": f"the mean of {measured.ensembles.members} draws of '{measured.prior.name}'; no operator trained"}
 
 
 def models(measured: Measured) -> dict[str, Score]:
@@ -160,6 +189,28 @@ def _place_rows(measured: Measured) -> list[Row]:
 def _number(score: Score, key: str) -> float | None:
     value = score.summary.get(key)
     return value if isinstance(value, float) else None
+
+
+def _drawn(ensembles: Ensembles, split: str) -> Drawn:
+    """The table of drawn forecasts; times are milliseconds."""
+    chosen, (name, floor) = ensembles.choice, ensembles.floor
+    rows = [
+        Row(variant.name, _drawn_numbers(score.summary, ensembles.seconds[variant]), variant == chosen.default)
+        for variant, score in ensembles.scores.items()
+    ]
+    return Drawn(
+        f"drawn forecasts: {ensembles.members} members, {ensembles.truth.samples} of '{split}'",
+        (*DRAWN_COLUMNS, "ms/step"),
+        (*rows, Row(name, _drawn_numbers(floor.summary, None), False)),
+        (*(found.sentence for found in chosen.findings), f"default: {chosen.default.name}: {chosen.shortly}"),
+        drawn_definition(ensembles.members, ensembles.rollout, chosen.trajectories),
+    )
+
+
+def _drawn_numbers(summary: Summary, seconds: float | None) -> tuple[float | None, ...]:
+    values = [summary.get(key) for key in DRAWN_COLUMNS.values()]
+    numbers = [value if isinstance(value, float) else None for value in values]
+    return (*numbers, None if seconds is None else float(f"{1000 * seconds:.2g}"))
 
 
 def columns(steps: int) -> tuple[str, ...]:

@@ -75,6 +75,27 @@ class EvaluateConfig:
     judged: Literal["latent", "reencoded"] = field(
         default="latent", metadata={"help": "the rollout that must be: in latent space, or re-encoded at every step"}
     )
+    members: int = field(
+        default=19,
+        validator=ge(2),
+        metadata={
+            "help": "forecasts that stages which draw are asked for, of each trajectory; the 90 % interval is that "
+            "between the least and the greatest of 19"
+        },
+    )
+    ensemble_trajectories: int = field(
+        default=20,
+        validator=gt(0),
+        metadata={"help": "trajectories that drawn forecasts are compared on, spread evenly over those evaluated"},
+    )
+    choose_trajectories: int = field(
+        default=10,
+        validator=ge(0),
+        metadata={
+            "help": "validation trajectories that decide whether drawn forecasts help and become the bundle's default; "
+            "0: they do not"
+        },
+    )
     pictures: bool = field(default=True, metadata={"help": "draw pictures for the report and the trackers"})
     metrics: tuple[MetricConfig, ...] = field(default=(), metadata={"help": "metrics beside the standard ones"})
 

@@ -116,6 +116,21 @@ def _series(truth: Truth) -> dict[str, str]:
     }
 
 
+def drawn_definition(members: int, rollout: str, validated: int) -> dict[str, str]:
+    """What the numbers of drawn forecasts are."""
+    return {
+        "drawn": f"the {rollout}, {members} times of each sample, every time and at every step with other noise",
+        "member": "nRMSE of one member, the mean over members",
+        "mean": "nRMSE of the mean of the members; so is VRMSE. Of what is not drawn, its own",
+        "CRPS": "fair, over the RMS of the truth; of what is not drawn the absolute error",
+        "spread": "spread over skill: 1 where members differ as much as their mean errs, less where they are too sure",
+        "in 90 %": "share of points, frames and samples within the central 90 % of the members, point by point",
+        "ms/step": "wall milliseconds of a latent step of one trajectory among at most eight; no encoder, no decoder",
+        "helps": "CRPS and nRMSE of the mean are both below those of the operator alone, on the validation split "
+        f"({validated} samples); the numbers of the table decide nothing",
+    }
+
+
 OTHER_METRICS = {
     "rmse": "RMSE over points, in the field's unit",
     "max_error": "largest absolute error over points, in the field's unit",

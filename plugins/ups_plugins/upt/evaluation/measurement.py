@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +20,8 @@ from ups_kit.interfaces import Meshed, Metric
 from . import floors as floor
 from .budget import START_TRAJECTORIES, rollout_budget, start_term, steady_budget, summarise_budget
 from .config import EvaluateConfig, possible_floors, reference_floor
+from .drawing import Drawing, PriorRunner, Variant
+from .ensembles import Ensembles, choose_forecast, measure_ensembles
 from .particles import CLOUD_TRAJECTORIES, cloud_errors
 from .reach import Reach, gradient_reach, require_reach
 from .rollouts import Forecasts, Runner
@@ -67,6 +69,8 @@ class Measured:
     remarks: Mapping[str, str]  # on how floors were prepared
     spectra: Spectra | None
     shown: Mapping[str, Shown]
+    ensembles: Ensembles | None = None  # where a stage has trained a part that draws
+    prior: Variant | None = None  # what is measured in the place of an operator that was not trained
 
     @property
     def reference(self) -> str:
@@ -84,9 +88,13 @@ class Plan:
     floors: floor.Floors
     extra: Mapping[str, Metric]
     exchanges: Mapping[str, Exchange]
+    drawing: Drawing | None = None
+    prior: Variant | None = None
 
     def runner(self, truth: Truth) -> Runner:
-        """The model over some trajectories."""
+        """The model over some trajectories; a prior draws where no operator was trained."""
+        if self.drawing is not None and self.prior is not None:
+            return PriorRunner(self.drawing, self.prior, truth)
         return Runner(self.experiment.model, truth, self.experiment.device, self.batch)
 
 
@@ -129,6 +137,8 @@ def measure(experiment: Experiment, config: EvaluateConfig) -> Measured:
     require_reach(reach)
     truth = read_truth(dataset, config.split, config.steps, config.trajectories)
     first = Runner(model, truth, experiment.device, 1).first_latent()
+    drawing = Drawing.of(experiment, config)
+    choice = None if drawing is None else choose_forecast(drawing, dataset, config)
     plan = Plan(
         experiment,
         config.batch,
@@ -136,13 +146,18 @@ def measure(experiment: Experiment, config: EvaluateConfig) -> Measured:
         floor.prepare(truth, dataset, first),
         _extra_metrics(experiment, config, truth),
         {"parameters": exchange_parameters(truth, config.seed), "statics": exchange_statics(truth, config.seed)},
+        drawing,
+        choice.default if choice is not None and drawing is not None and not drawing.operator else None,
     )
     tally = Tally()
     for rows in truth.parts(config.batch):
         _measure_model(plan, rows, tally)
         _measure_floors(plan, rows, tally)
         _measure_exchanges(plan, rows, tally)
-    return _collected(plan, tally, tuple(reach), first.tokens.shape[1])
+    measured = _collected(plan, tally, tuple(reach), first.tokens.shape[1])
+    if drawing is None or choice is None:
+        return measured
+    return evolve(measured, ensembles=measure_ensembles(drawing, choice, truth, plan.floors, config), prior=plan.prior)
 
 
 def _extra_metrics(experiment: Experiment, config: EvaluateConfig, truth: Truth) -> dict[str, Metric]:

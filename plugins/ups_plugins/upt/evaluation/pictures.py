@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .bands import draw_drawn
 from .curves import History, draw_history
 from .fields import draw_fields, draw_sample
 from .measurement import Measured
@@ -50,6 +51,8 @@ def draw_pictures(measured: Measured) -> dict[str, Figure]:
         pictures["budget"] = draw_budget(measured)
     if measured.shuffle.applicable:
         pictures["error_by_parameter"] = draw_parameters(measured)
+    if measured.ensembles is not None:
+        pictures |= draw_drawn(measured.ensembles)
     return pictures
 
 

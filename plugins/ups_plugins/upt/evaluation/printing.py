@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from .card import Card, Row, number
+from .card import Card, Drawn, Row, number
 from .scores import finite
 from .shuffle import Shuffle
 
@@ -69,7 +69,21 @@ def _print_parts(card: Card, console: Console) -> None:
     for name, text in card.definition.items():
         console.print(f"{name}: {text}", markup=False, style="dim")
     console.print()
+    if card.drawn is not None:
+        _print_drawn(card.drawn, console)
     _print_verdict(card.verdict.text, card.verdict.status, console)
+
+
+def _print_drawn(drawn: Drawn, console: Console) -> None:
+    console.print(drawn.title, markup=False, style="bold")
+    console.print(_scores(drawn.columns, drawn.rows))
+    console.print()
+    for line in drawn.findings:
+        console.print(line, markup=False)
+    console.print()
+    for name, text in drawn.definition.items():
+        console.print(f"{name}: {text}", markup=False, style="dim")
+    console.print()
 
 
 def _print_verdict(text: str, status: str, console: Console) -> None:

@@ -32,6 +32,9 @@ CAPTIONS = {
     "high k smooths; one above it invents.",
     "budget": "Parts of the latent rollout's error; see the table and the definitions below it.",
     "error_by_parameter": "Every dot is a sample.",
+    "ensemble_errors": "Drawn forecasts beside the operator alone, on the same trajectories. Spread over skill is 1 "
+    "where the members differ as much as their mean errs.",
+    "ensemble_median": "The members' mean and how far they spread, beside the truth, for the median trajectory.",
 }
 DPI = 144
 BUDGET_TERMS = {
@@ -92,6 +95,7 @@ def _chapter(chapter: Chapter) -> list[str]:
         ),
         "Samples": _pictures(pictures, ("sample_good", "sample_median", "sample_worst", "fields_median"))
         + (image_of(chapter.animation, "gif", CAPTIONS["rollout_median"]) if chapter.animation else ""),
+        "Drawn forecasts": _drawn(card, pictures),
         "Spectra": _pictures(pictures, ("spectra",)),
         "Where the error comes from": _budget_table(card) + _pictures(pictures, ("budget",)),
         "Do the inputs matter?" if card.shuffle_statics.names else "Do the parameters matter?": "".join(
@@ -166,6 +170,19 @@ def _lines(rows: Iterable[Row]) -> list[tuple[str, Sequence[str], str]]:
         (line.name.replace("_", " "), [number(value) for value in line.values], "model" if line.is_model else "")
         for line in rows
     ]
+
+
+def _drawn(card: Card, pictures: Mapping[str, Figure]) -> str:
+    """Forecasts that are drawn beside the operator alone; nothing where no stage draws."""
+    if card.drawn is None:
+        return ""
+    return (
+        small_print(card.drawn.title)
+        + table_of(("", *card.drawn.columns), _lines(card.drawn.rows))
+        + "".join(map(paragraph, card.drawn.findings))
+        + definitions(card.drawn.definition)
+        + _pictures(pictures, ("ensemble_errors", "ensemble_median"))
+    )
 
 
 def _budget_table(card: Card) -> str:

@@ -7,6 +7,7 @@ is what every point has, at the places to which the forecast itself has brought 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,9 @@ from .truth import Truth
 
 if TYPE_CHECKING:
     from ups_kit.model import LatentModel
+
+
+TIMED_STEPS = 5  # after one that is not timed
 
 
 class Forecasts(NamedTuple):
@@ -106,6 +110,25 @@ class Runner:
             for frame, forecast in zip(self._truth.scored, frames, strict=True):
                 out[batch.rows, frame] = self._undo(forecast.values)
         return out
+
+    @torch.inference_mode()
+    def step_seconds(self) -> float:
+        """Wall seconds of one latent step of the first batch, the least of a few; nothing is encoded or decoded."""
+        batch = next(iter(self._batches(None)))
+        latent = self._model.encode(batch.start, batch.condition)
+        seconds = []
+        for _ in range(TIMED_STEPS + 1):
+            self._finish()
+            began = time.perf_counter()
+            self._model.step(latent, batch.condition)
+            self._finish()
+            seconds.append(time.perf_counter() - began)
+        return min(seconds[1:])
+
+    def _finish(self) -> None:
+        """Wait for the device to have done what it was asked."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
     @torch.inference_mode()
     def first_latent(self) -> Latent:

@@ -15,6 +15,7 @@ from ups_kit.trackers import Trackers
 
 from .animation import animate
 from .card import Card, make_card
+from .choice import over_tasks
 from .config import EvaluateConfig
 from .facts import read_facts
 from .measurement import Measured, measure
@@ -92,7 +93,7 @@ class Evaluation:
         measured = measure(experiment, config)
         card = make_card(measured, config)
         _track(measured, trackers, config.name, f"{task}/" if task else "")
-        return Evaluated(measured, card, _result(measured, card))
+        return Evaluated(measured, card, _result(measured, card) | _drawn(measured, config.split))
 
     def _pictures(self, measured: Measured) -> dict[str, Figure]:
         return draw_pictures(measured) if self._config.pictures else {}
@@ -156,6 +157,13 @@ def _result(measured: Measured, card: Card) -> dict[str, Any]:
     }
 
 
+def _drawn(measured: Measured, split: str) -> dict[str, Any]:
+    """The numbers of forecasts that parts of the model draw, and the bundle's default; nothing where none does."""
+    if measured.ensembles is None:
+        return {}
+    return {"ensembles": measured.ensembles.summary(split), "forecast": measured.ensembles.choice.forecast}
+
+
 def _whole(evaluated: Mapping[str, Evaluated]) -> dict[str, Any]:
     """The result of the only task, or those of all of them and their means."""
     if "" in evaluated:
@@ -164,7 +172,9 @@ def _whole(evaluated: Mapping[str, Evaluated]) -> dict[str, Any]:
     below = [name for name, result in results.items() if result["status"] != "ok"]
     text = "; ".join(f"{name}: {result['card']['verdict']}" for name, result in results.items())
     kinds = next(iter(results.values()))["metrics"]
+    choices = [found.measured.ensembles.choice for found in evaluated.values() if found.measured.ensembles is not None]
     return {
+        **({"forecast": over_tasks(choices).forecast} if choices else {}),
         "status": "below_floor" if below else "ok",
         "metrics": {kind: _mean([result["metrics"][kind] for result in results.values()]) for kind in kinds},
         "tasks": results,
@@ -199,6 +209,13 @@ def _track(measured: Measured, trackers: Trackers, stage: str, prefix: str) -> N
         for name, value in found.summary.items()
         if isinstance(value, float)
     }
+    if measured.ensembles is not None:
+        values |= {
+            f"{prefix}ensembles/{variant.name}/{name}": value
+            for variant, score in measured.ensembles.scores.items()
+            for name, value in score.summary.items()
+            if isinstance(value, float)
+        }
     trackers.scalars(stage, 0, values)
     for step in () if steady else range(1, measured.truth.steps + 1):
         curves = {

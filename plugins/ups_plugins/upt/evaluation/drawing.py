@@ -1,0 +1,141 @@
+"""Forecasts that parts of a model draw, and the operator's own beside them: which there are, and how they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from ups_kit.fit.order import trained_by
+from ups_kit.generating import Drawn, Noise, drawing_parts
+from ups_kit.interfaces import Corrects, DrawsStates
+from ups_kit.model import LatentModel
+
+from .config import EvaluateConfig
+from .rollouts import Runner
+from .truth import PART_BYTES, Truth
+
+if TYPE_CHECKING:
+    from ups_kit.assemble import Experiment
+
+OPERATOR = "operator"
+TIMED_TRAJECTORIES = 8  # that steps are timed on, together
+
+
+@frozen
+class Variant:
+    """One way to forecast: the operator alone, or a stage's part that draws in so many steps."""
+
+    use: str
+    steps: int | None
+
+    @property
+    def name(self) -> str:
+        """As tables call it."""
+        if self.steps is None:
+            return "operator alone"
+        return f"{self.use}, {self.steps} step{'s' if self.steps > 1 else ''}"
+
+
+ALONE = Variant(OPERATOR, None)
+
+
+@frozen(eq=False)
+class Drawing:
+    """A model, its parts that draw, and how many members they are asked for."""
+
+    model: LatentModel
+    parts: Mapping[str, Corrects]
+    operator: bool  # whether the operator was trained, and can be asked alone
+    members: int
+    seed: int
+    reencoded: bool
+    batch: int
+    device: torch.device
+
+    @classmethod
+    def of(cls, experiment: Experiment, config: EvaluateConfig) -> Drawing | None:
+        """What draws in an experiment's model before the stage that evaluates it; None where nothing does."""
+        stages = tuple(takewhile(lambda stage: stage.name != config.name, experiment.recipe.stages))
+        known, names = drawing_parts(experiment.recipe, experiment.model), {stage.name for stage in stages}
+        parts = {name: part for name, part in known.items() if name in names}
+        if not parts:
+            return None
+        prior = all(isinstance(part, DrawsStates) for part in parts.values())
+        return cls(
+            experiment.model,
+            parts,
+            not prior or OPERATOR in trained_by(stages),
+            config.members,
+            config.seed,
+            config.judged == "reencoded" and not experiment.dataset.fields.steady,
+            config.batch,
+            experiment.device,
+        )
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The ways that are compared: the operator alone first, where it was trained."""
+        drawn = [Variant(name, steps) for name, part in self.parts.items() for steps in part.shown]
+        return (ALONE, *drawn) if self.operator else tuple(drawn)
+
+    @property
+    def default(self) -> Variant:
+        """What is taken where nothing can be compared."""
+        if self.operator:
+            return ALONE
+        name, part = next(iter(self.parts.items()))
+        return Variant(name, part.default)
+
+    def runner(self, variant: Variant, truth: Truth, member: int = 0) -> Runner:
+        """One member's model over trajectories, all of them together."""
+        model = self.model
+        if variant.steps is not None:
+            ids = tuple(int(sample) for sample in truth.ids)
+            model = Drawn(model, self.parts[variant.use], variant.steps, Noise(self.seed, member, ids))
+        return Runner(model, truth, self.device, truth.samples)
+
+    def ensemble(self, variant: Variant, truth: Truth) -> Tensor:
+        """All members' rollouts (M, S, frames, N, C); of the operator alone one."""
+        count = 1 if variant.steps is None else self.members
+        return torch.stack([self._rollout(variant, truth, member) for member in range(count)])
+
+    def rows(self, truth: Truth) -> Iterator[slice]:
+        """All trajectories, as many at a time as an ensemble is held of."""
+        size = self.members * truth.values.numel() * truth.values.element_size()
+        length = max(1, min(self.batch, PART_BYTES[0] * truth.samples // max(size, 1)))
+        for first in range(0, truth.samples, length):
+            yield slice(first, min(first + length, truth.samples))
+
+    def _rollout(self, variant: Variant, truth: Truth, member: int) -> Tensor:
+        runner = self.runner(variant, truth, member)
+        return runner.reencoded_rollout() if self.reencoded else runner.latent_rollout()
+
+    def seconds(self, variant: Variant, truth: Truth) -> float:
+        """Wall seconds of a step of one trajectory, among at most eight that are computed together."""
+        some = truth.part(slice(0, TIMED_TRAJECTORIES))
+        return self.runner(variant, some).step_seconds() / some.samples
+
+
+class PriorRunner(Runner):
+    """Runs a prior of steady answers in the operator's place: the forecast is the mean of its members."""
+
+    def __init__(self, drawing: Drawing, variant: Variant, truth: Truth) -> None:
+        super().__init__(drawing.model, truth, drawing.device, drawing.batch)
+        self._drawing, self._variant = drawing, variant
+
+    def latent_rollout(self, condition: Tensor | None = None, trips: int = 0, limit: int | None = None) -> Tensor:
+        """As of any runner; an answer has no start that could be decoded and encoded again."""
+        truth = self._truth.part(slice(0, limit))
+        own, found = truth.condition if condition is None else condition, []
+        for rows in self._drawing.rows(truth):
+            part, known = truth.part(rows), own[rows]
+            total = torch.zeros(part.values.shape, dtype=torch.float64)
+            for member in range(self._drawing.members):
+                total += self._drawing.runner(self._variant, part, member).latent_rollout(known)
+            found.append((total / self._drawing.members).float())
+        return torch.cat(found)

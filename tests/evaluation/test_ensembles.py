@@ -1,0 +1,317 @@
+"""Drawn forecasts in the stage `evaluate`: beside the operator alone, and whether they help."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from ups_kit.data.splits import evenly
+from ups_kit.fit.settings import Budget, FitSettings
+from ups_kit.interfaces import DrawsStates, Latent, PointSet, Trajectories
+from ups_plugins.optim import AdamWConfig
+from ups_plugins.upt.evaluation.choice import Validated, choose, over_tasks
+from ups_plugins.upt.evaluation.config import EvaluateConfig
+from ups_plugins.upt.evaluation.drawing import ALONE, Drawing, Variant
+from ups_plugins.upt.evaluation.ensembles import tabulate_drawn
+from ups_plugins.upt.evaluation.measurement import Measured, measure
+from ups_plugins.upt.evaluation.truth import read_truth
+
+from .conftest import Waves, run
+from .data import keeping, listening, steady
+
+Make = Callable[..., Any]
+SLOW = 0.9  # what the operator multiplies by, and should not
+
+
+@frozen(kw_only=True)
+class Trains(FitSettings):
+    """A stage that trains something."""
+
+    name: str = "diffusion"
+    trains: tuple[str, ...] = ()
+
+
+def stage(name: str = "diffusion", trains: tuple[str, ...] = (), steps: int = 1) -> Trains:
+    return Trains(name=name, trains=trains, budget=Budget(steps=steps), optimizer=AdamWConfig())
+
+
+class Draws(nn.Module):
+    """The prediction times a factor and noise times a scale, both of which many steps make better."""
+
+    default = 2
+
+    def __init__(self, factor: float = 1.0, noise: float = 0.0, shown: tuple[int, ...] = (2,)) -> None:
+        super().__init__()
+        self.factor, self.noise, self.shown = factor, noise, shown
+
+    def correct(self, predicted: Latent, noise: Tensor, steps: int) -> Latent:
+        factor = 1 + (self.factor - 1) * (1 - 0.5**steps)
+        return predicted._replace(tokens=factor * predicted.tokens + self.noise * noise)
+
+
+class HelpsOne(Draws):
+    """Right for waves that travel one way, wrong for the others."""
+
+    def correct(self, predicted: Latent, noise: Tensor, steps: int) -> Latent:
+        assert predicted.condition is not None
+        factor = torch.where(predicted.condition[:, 1] > 0, 1 / SLOW, SLOW)[:, None, None]
+        return predicted._replace(tokens=factor * predicted.tokens)
+
+
+class Prior(Draws):
+    """Answers around the static fields times e to the last condition, as the model's own."""
+
+    def given(self, points: PointSet, condition: Tensor) -> Latent:
+        tokens = points.values * condition[:, -1].exp()[:, None, None]
+        return Latent(tokens, points.positions[0], points.grid, condition)
+
+
+class TwoWays(Waves):
+    """Waves that travel one way on the validation split, and the other way on all others."""
+
+    def trajectories(self, split: str, limit: int | None = None) -> Trajectories:
+        whole = super().trajectories(split)
+        chosen = (whole.parameters[:, 1] > 0) == (split == "validation")
+        rows = list(evenly(chosen.nonzero().flatten().tolist(), limit))
+        return whole._replace(
+            values=whole.values[rows],
+            statics=whole.statics[rows],
+            parameters=whole.parameters[rows],
+            ids=whole.ids[rows],
+        )
+
+
+@pytest.fixture
+def drawn(waves: Make, model: Make, experiment: Make) -> Make:
+    """An experiment on waves whose operator damps, with parts by the names of their stages."""
+
+    def build(dataset: Waves | None = None, **parts: Draws) -> Any:
+        slow = model(operator=SLOW)
+        slow.added.update(parts)
+        stages = (stage("operator", ("encoder", "operator")), *(stage(name) for name in parts))
+        return experiment(dataset or waves(), slow, stages)
+
+    return build
+
+
+def rows_of(measured: Measured) -> dict[str, Any]:
+    assert measured.ensembles is not None
+    return dict(measured.ensembles.summary("test")["rows"])  # type: ignore[call-overload]
+
+
+def test_a_part_that_undoes_the_bias_becomes_the_default(drawn: Make, tmp_path: Path, capsys: Any) -> None:
+    exact, noise = Draws(1 / SLOW, 0.01, shown=(2, 8)), Draws(noise=1.0)
+    result, folder, told = run(drawn(diffusion=exact, consistency=noise), tmp_path, pictures=False)
+    rows = result["ensembles"]["rows"]
+    assert list(rows) == [
+        "operator alone", "diffusion, 2 steps", "diffusion, 8 steps", "consistency, 2 steps", "persistence",
+    ]  # fmt: skip
+    assert rows["diffusion, 8 steps"]["nrmse"] < rows["diffusion, 2 steps"]["nrmse"] < rows["operator alone"]["nrmse"]
+    assert result["forecast"]["use"] == "diffusion"
+    assert (result["forecast"]["steps"], result["forecast"]["members"]) == (8, 19)
+    choice = result["ensembles"]["choice"]
+    assert choice["split"] == "validation"
+    assert choice["rows"]["diffusion, 8 steps"]["helps"]
+    assert not choice["rows"]["consistency, 2 steps"]["helps"]
+    printed, page = capsys.readouterr().out, folder.report.read_text()
+    assert max(map(len, printed.splitlines())) <= 80
+    told_all = " ".join(printed.split())
+    for text in ("consistency, 2 steps: does not help: CRPS ", "diffusion, 8 steps: helps: CRPS "):
+        assert text in told_all
+        assert text in page
+    assert "default: diffusion, 8 steps: of what helps the least CRPS on 7 validation trajectories" in told_all
+    names = {name for kind, told_of in told if kind == "scalars" for name in told_of[2]}
+    assert {"ensembles/diffusion, 8 steps/crps", "ensembles/operator alone/crps"} <= names
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_a_useless_part_is_reported_and_left_out(drawn: Make, tmp_path: Path, capsys: Any) -> None:
+    result, _, _ = run(drawn(diffusion=Draws()), tmp_path, pictures=False)
+    rows = result["ensembles"]["rows"]
+    assert rows["diffusion, 2 steps"]["crps"] == pytest.approx(rows["operator alone"]["crps"])
+    assert rows["diffusion, 2 steps"]["spread_skill"] == 0
+    assert rows["diffusion, 2 steps"]["coverage"] == 0
+    assert result["forecast"]["use"] == "operator"
+    assert result["forecast"]["steps"] is None
+    assert "nothing that is drawn helps on 7 validation trajectories" in result["forecast"]["why"]
+    assert "is not below" in result["forecast"]["why"]
+    assert "does not help" in " ".join(capsys.readouterr().out.split())
+
+
+def test_noise_alone_makes_the_mean_and_the_crps_worse(drawn: Make) -> None:
+    rows = rows_of(measure(drawn(diffusion=Draws(noise=2.0)), EvaluateConfig(members=8)))
+    alone, noisy = rows["operator alone"], rows["diffusion, 2 steps"]
+    assert noisy["crps"] > alone["crps"]
+    assert noisy["nrmse"] > alone["nrmse"]
+    assert noisy["nrmse_member"] > noisy["nrmse"]
+    assert noisy["spread_skill"] > 1.2
+    assert {"nrmse_member", "spread_skill", "coverage"}.isdisjoint(alone)
+
+
+def test_the_operator_alone_is_the_latent_rollout(drawn: Make) -> None:
+    measured = measure(drawn(diffusion=Draws(noise=0.1)), EvaluateConfig(members=2))
+    rows = rows_of(measured)
+    for name in ("nrmse", "vrmse", "curve_nrmse"):
+        assert rows["operator alone"][name] == pytest.approx(measured.latent.summary[name])
+        assert rows["persistence"][name] == pytest.approx(measured.floors["persistence"].rollout.summary[name])
+    truth = measured.truth
+    error = (0.9 ** torch.arange(1, 13) - 1)[:, None, None] * truth.normaliser.targets(truth.values[:, 1:]) * 3
+    expected = (error.abs().mean(2) / truth.values[:, 1:].square().mean(2).sqrt()).mean().item()
+    assert rows["operator alone"]["crps"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_ensemble_that_knows_its_error_is_calibrated(waves: Make, model: Make, experiment: Make) -> None:
+    """The truth, too, is drawn: normal steps of the same size from state to state."""
+    dataset = waves((0.0,) * 30)
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.randn(30, 12, 32, 1, generator=generator)
+    dataset._values = torch.cat([dataset._values[:, :1], dataset._values[:, :1] + 3 * 0.2 * steps.cumsum(1)], 1)
+    exact = model()
+    exact.added["diffusion"] = Draws(noise=0.2)
+    rows = rows_of(measure(experiment(dataset, exact, (stage(),)), EvaluateConfig(ensemble_trajectories=30)))
+    assert rows["diffusion, 2 steps"]["coverage"] == pytest.approx(0.9, abs=0.02)
+    assert rows["diffusion, 2 steps"]["spread_skill"] == pytest.approx(1, abs=0.05)
+    assert all(ratio == pytest.approx(1, abs=0.15) for ratio in rows["diffusion, 2 steps"]["curve_spread_skill"])
+    assert rows["diffusion, 2 steps"]["crps"] < 0.8 * rows["operator alone"]["crps"]
+
+
+@pytest.mark.parametrize("judged", ["latent", "reencoded"])
+def test_numbers_do_not_depend_on_what_is_computed_together(drawn: Make, judged: Any) -> None:
+    own = drawn(diffusion=Draws(noise=0.2))
+    truth = read_truth(own.dataset, "test", None)
+    tables = []
+    for batch in (50, 2, 1):
+        drawing = Drawing.of(own, EvaluateConfig(members=4, batch=batch, judged=judged))
+        assert drawing is not None
+        tables.append(tabulate_drawn(drawing, Variant("diffusion", 2), truth))
+    for name, values in tables[0].items():
+        assert values.shape == (7, 12)
+        assert torch.allclose(values, tables[1][name], rtol=1e-4)
+        assert torch.allclose(values, tables[2][name], rtol=1e-4)
+
+
+def test_every_step_has_noise_of_its_own_when_it_is_encoded_again(waves: Make, model: Make, experiment: Make) -> None:
+    """Without damping, independent steps spread as √k, the same noise over and over as k."""
+    exact = model(speed=0.0)
+    exact.added["diffusion"] = Draws(noise=0.1)
+    dataset = waves((0.0,) * 4)
+    drawing = Drawing.of(experiment(dataset, exact, (stage(),)), EvaluateConfig(members=30, judged="reencoded"))
+    assert drawing is not None
+    ensemble = drawing.ensemble(Variant("diffusion", 2), read_truth(dataset, "test", None))
+    spread = ensemble.std(0).mean((0, 2, 3))
+    assert (spread[9] / spread[1]).item() == pytest.approx(3, rel=0.1)
+
+
+def test_the_test_split_decides_nothing(model: Make, experiment: Make) -> None:
+    slow = model(operator=SLOW)
+    slow.added["diffusion"] = HelpsOne()
+    dataset = TwoWays((0.3, -0.7, 1.1, 0.45, -0.2, -0.9))
+    own = experiment(dataset, slow, (stage("operator", ("operator",)), stage()))
+    for split, better in (("test", False), ("validation", True)):
+        found = measure(own, EvaluateConfig(split=split))
+        rows = rows_of(found)
+        assert (rows["diffusion, 2 steps"]["crps"] < rows["operator alone"]["crps"]) == better
+        assert found.ensembles is not None
+        assert found.ensembles.choice.forecast["use"] == "diffusion"
+        assert found.ensembles.choice.trajectories == 3
+
+
+def test_a_part_must_have_been_trained_before(drawn: Make, experiment: Make) -> None:
+    own = drawn(diffusion=Draws())
+    skipped = attrs.evolve(own.recipe.stages[1], budget=Budget(steps=0))
+    for stages in ((own.recipe.stages[0], skipped), (EvaluateConfig(), *own.recipe.stages)):
+        assert measure(experiment(own.dataset, own.model, stages), EvaluateConfig()).ensembles is None
+    assert measure(own, EvaluateConfig(members=2)).ensembles is not None
+
+
+def test_without_validation_trajectories_nothing_is_chosen(drawn: Make) -> None:
+    own = drawn(diffusion=Draws(1 / SLOW))
+    found = measure(own, EvaluateConfig(members=2, choose_trajectories=0)).ensembles
+    assert found is not None
+    assert found.choice.forecast["use"] == "operator"
+    assert found.choice.why == "the split 'validation' holds no trajectory to choose on"
+    own.dataset.splits["validation"] = ()
+    assert measure(own, EvaluateConfig(members=2)).ensembles.choice.why == found.choice.why
+
+
+def test_what_diverges_does_not_help(drawn: Make, tmp_path: Path) -> None:
+    result, _, _ = run(drawn(diffusion=Draws(1e30)), tmp_path, members=2, pictures=False)
+    assert result["ensembles"]["rows"]["diffusion, 2 steps"]["crps"] is None
+    assert result["forecast"]["use"] == "operator"
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_pictures_of_an_ensemble(drawn: Make, tmp_path: Path) -> None:
+    _, folder, told = run(drawn(diffusion=Draws(1 / SLOW, 0.05)), tmp_path, members=4)
+    pictures = {name for kind, name in told if kind == "figure"}
+    assert {"ensemble_errors", "ensemble_median"} <= pictures
+    page = folder.report.read_text()
+    assert "<h2>Drawn forecasts</h2>" in page
+    assert page.count("data:image/png;base64,") == len(pictures)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Steady data
+# ---------------------------------------------------------------------------------------------------------------------
+def test_a_prior_stands_beside_the_answer(tmp_path: Path, experiment: Make) -> None:
+    dataset = steady(tmp_path / "steady.h5")
+    model = listening(dataset.fields)
+    model.added["prior"] = Prior(noise=0.05)
+    assert isinstance(model.added["prior"], DrawsStates)
+    own = experiment(dataset, model, (stage("operator", ("encoder", "operator")), stage("prior")))
+    found = measure(own, EvaluateConfig(members=12))
+    rows = rows_of(found)
+    assert list(rows) == ["operator alone", "prior, 2 steps", "train_mean"]
+    assert rows["operator alone"]["nrmse"] == pytest.approx(found.latent.mean)
+    assert rows["prior, 2 steps"]["nrmse"] == pytest.approx(rows["operator alone"]["nrmse"], rel=0.1)
+    assert found.prior is None
+
+
+def test_without_an_operator_the_mean_of_the_prior_is_judged(tmp_path: Path, experiment: Make) -> None:
+    dataset = steady(tmp_path / "steady.h5")
+    model = keeping(dataset.fields, operator=1e4)  # never trained
+    model.added["prior"] = Prior(noise=0.05, shown=(2, 4))
+    own = experiment(dataset, model, (stage("codec", ("encoder", "decoder")), stage("prior")))
+    result, folder, _ = run(own, tmp_path, members=6)
+    rows = result["ensembles"]["rows"]
+    assert list(rows) == ["prior, 2 steps", "prior, 4 steps", "train_mean"]
+    chosen = f"prior, {result['forecast']['steps']} steps"
+    assert result["forecast"]["use"] == "prior"
+    assert result["metrics"]["latent_rollout"]["nrmse"] == pytest.approx(rows[chosen]["nrmse"], rel=1e-5)
+    assert result["card"]["definition"]["answer"].startswith("the mean of 6 draws of 'prior, ")
+    assert math.isfinite(rows[chosen]["seconds_per_step"])
+    assert "<h2>Drawn forecasts</h2>" in folder.report.read_text()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The choice alone
+# ---------------------------------------------------------------------------------------------------------------------
+def test_both_numbers_must_be_better() -> None:
+    one, two = Variant("diffusion", 1), Variant("diffusion", 8)
+    known = {ALONE: Validated(0.2, 0.3), one: Validated(0.1, 0.31), two: Validated(0.19, 0.29)}
+    found = choose(known, ALONE, 10, 19)
+    assert found.default == two
+    assert [finding.helps for finding in found.findings] == [False, True]
+    assert found.findings[0].text == "does not help: nRMSE of the mean 0.31 is not below 0.3 of the operator alone"
+    nothing = choose({**known, two: Validated(0.2, 0.1)}, ALONE, 10, 19)
+    assert nothing.default == ALONE
+    assert nothing.findings[1].text == "does not help: CRPS 0.2 is not below 0.2 of the operator alone"
+
+
+def test_tasks_choose_together() -> None:
+    one = Variant("diffusion", 1)
+    helps = choose({ALONE: Validated(0.2, 0.3), one: Validated(0.1, 0.2)}, ALONE, 5, 19)
+    hurts = choose({ALONE: Validated(0.2, 0.3), one: Validated(0.21, 0.31)}, ALONE, 6, 19)
+    ruins = choose({ALONE: Validated(0.2, 0.3), one: Validated(0.9, 0.9)}, ALONE, 6, 19)
+    assert over_tasks([helps, hurts]).default == one
+    assert over_tasks([helps, hurts]).trajectories == 11
+    assert over_tasks([helps, ruins]).default == ALONE
