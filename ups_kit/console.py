@@ -117,6 +117,7 @@ def _numbers(step: int, values: Mapping[str, float]) -> str:
 
 
 def duration(seconds: float) -> str:
+    """`3:07`, `1:02:45`."""
     whole = round(max(seconds, 0.0)) if seconds < 1e9 else 0
     return (
         f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"

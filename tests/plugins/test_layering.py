@@ -81,8 +81,8 @@ DOORS = {
     "ups_kit.cli": {"ups_kit.cli", "ups_kit.__main__"},
     "ups_kit.run": {"ups_kit.cli", "ups_kit"},
     "ups_kit.evaluating": {"ups_kit.cli"},
-    "ups_kit.planning": {"ups_kit.cli"},
-    "ups_kit.comparing": {"ups_kit.cli", "ups_kit.replicating"},
+    "ups_kit.planning": {"ups_kit.planning", "ups_kit.cli"},
+    "ups_kit.comparing": {"ups_kit.comparing", "ups_kit.cli", "ups_kit.replicating"},
     "ups_kit.replicating": {"ups_kit.cli"},
     "ups_kit.assemble": {
         "ups_kit.cli",
