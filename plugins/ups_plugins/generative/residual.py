@@ -52,7 +52,7 @@ class ResidualFlow(nn.Module):
         self, fields: FieldSpec, channels: int, size: NetworkSize, solver: Solver, shown: tuple[int, ...], default: int
     ) -> None:
         super().__init__()
-        self.given = Standardised(channels)
+        self.predicted = Standardised(channels)
         self.residual = Standardised(channels)
         self.net = VelocityNetwork(fields, channels, channels, size)
         self.solver: Solver = solver
@@ -65,12 +65,12 @@ class ResidualFlow(nn.Module):
 
     def measure(self, predicted: Latent, target: Tensor) -> None:
         """Take the units from some predictions (batch, tokens, channels) and what should have been predicted."""
-        self.given.measure(predicted.tokens)
+        self.predicted.measure(predicted.tokens)
         self.residual.measure(target - predicted.tokens)
 
     def seen(self, predicted: Latent) -> Latent:
         """The prediction as the network sees it."""
-        return predicted._replace(tokens=self.given(predicted.tokens))
+        return predicted._replace(tokens=self.predicted(predicted.tokens))
 
     def correct(self, predicted: Latent, noise: Tensor, steps: int) -> Latent:
         """A(z) plus a residual drawn in so many steps of the solver."""
