@@ -32,7 +32,8 @@ def nearest_anchors(
     """
     tokens = anchors.shape[-2]
     spacing, count = typical_spacing(fields, tokens), min(count, tokens)
-    if positions.device.type == "cpu" and tokens >= TREE_FROM and not (lattice and fields.grid is not None):
+    tree = positions.device.type == "cpu" and tokens >= TREE_FROM and not (lattice and fields.grid is not None)
+    if tree and not torch.compiler.is_exporting():
         index = _by_tree(positions.detach(), anchors.detach(), fields, count)
     else:
         index = _by_distances(positions.detach(), anchors.detach(), fields, count, spacing)
@@ -53,6 +54,8 @@ def _by_tree(positions: Tensor, anchors: Tensor, fields: FieldSpec, count: int) 
 
 
 def _by_distances(positions: Tensor, anchors: Tensor, fields: FieldSpec, count: int, spacing: float) -> Tensor:
+    if torch.compiler.is_exporting():  # for any number of queries, and so in one part
+        return _squared(positions, anchors, fields, spacing).topk(count, dim=-1, largest=False).indices
     size = max(1, TOGETHER // (len(positions) * anchors.shape[-2]))
     parts = [
         _squared(part, anchors, fields, spacing).topk(count, dim=-1, largest=False).indices
