@@ -22,6 +22,7 @@ from .completion import completion
 from .components import list_components, list_plugins, show
 from .data import data
 from .evaluate import evaluate
+from .export import export
 from .plan import plan
 from .predict import predict
 from .recipes import schema, validate
@@ -39,6 +40,7 @@ def cli() -> None:
 cli.add_command(run)
 cli.add_command(evaluate)
 cli.add_command(predict)
+cli.add_command(export)
 cli.add_command(compare)
 cli.add_command(plan)
 cli.add_command(validate)
