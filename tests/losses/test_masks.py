@@ -11,7 +11,7 @@ from ups_kit.batching import batch_part
 from ups_kit.errors import DataError
 from ups_kit.fit.forward import LossTerm, compute_losses
 from ups_kit.model import LatentModel
-from ups_plugins.sampling.config import UniformConfig
+from ups_plugins.sampling.config import ImportanceConfig, UniformConfig
 from ups_plugins.upt import config as upt
 
 TOKENS, WIDTH, CHANNELS = 4, 6, 2
@@ -149,10 +149,19 @@ def test_what_padding_holds_is_not_seen(config):
     assert loss(config, made, data).item() == pytest.approx(loss(config, made, other).item(), rel=1e-6)
 
 
-def test_samplers_leave_the_expectation_as_it_is():
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        UniformConfig(queries=10),
+        ImportanceConfig(queries=10, epsilon=0.3),
+        ImportanceConfig(queries=10, epsilon=0.3, score="error"),
+    ],
+    ids=["uniform", "gradient", "error"],
+)
+def test_samplers_leave_the_expectation_as_it_is(sampler):
     made, data = model(), batch()
     dense = loss(upt.ForwardConfig(error="relative"), made, data).item()
-    sampled = upt.ForwardConfig(error="relative", sampler=UniformConfig(queries=10))
+    sampled = upt.ForwardConfig(error="relative", sampler=sampler)
     term = LossTerm("loss", sampled, sampled.build(made.fields))
     with torch.no_grad():
         draws = torch.stack(
