@@ -16,7 +16,7 @@ TABLES = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_recipe_can_be_read(tmp_path: Path) -> None:
-    text, dataset, points = TABLES
+    text, sampler, dataset, points, physics, laws = TABLES
     path = tmp_path / "page.toml"
     path.write_text(text)
     recipe = read_recipe(
@@ -35,6 +35,11 @@ def test_the_recipe_can_be_read(tmp_path: Path) -> None:
     path.write_text(f'extends = "{base}"\n{points}')
     laid = read_recipe(path).recipe
     assert (laid.encoder.lattice, laid.dataset.input_points) == ((16, 8), (500, 2000))  # type: ignore[attr-defined]
+    for table in (sampler, physics):
+        path.write_text(text.split("[stages.losses]")[0] + table)
+        assert read_recipe(path).recipe.stages[0].losses  # type: ignore[attr-defined]
+    path.write_text(text + laws)
+    assert [constraint.name for constraint in read_recipe(path).recipe.constraints] == ["total", "divergence_free"]
 
 
 @pytest.mark.parametrize(
