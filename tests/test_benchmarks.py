@@ -86,3 +86,19 @@ def test_the_benchmark_on_points_prints_its_tables():
     for row in ("plain, fp32", "upt, new points, fp32", "lattice, partition, same points, fp32", "lattice, local"):
         assert row in printed
     assert "2,000" in run("points.py", "--scaling", "1000", "2000")
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_operators_is_gone_on_with(tmp_path):
+    recipe = str(BENCHMARKS.parent / "recipes" / "smoke.toml")
+    tiny = ("--set", f"dataset.path={tmp_path / 'smoke.h5'}", "--set", "encoder.patch_size=2")
+    options = (recipe, "--seconds", "1", "--trajectories", "4", "--folder", str(tmp_path), *tiny)
+    printed = run("operators.py", *options, "--operators", "pde_transformer", "persistence")
+    found = {path: path.read_bytes() for path in tmp_path.glob("smoke/*.json")}
+    assert len(found) == 2
+    printed = run("operators.py", *options)
+    table = printed[printed.rindex("smoke: 1 s of training") :].splitlines()
+    for row in ("transformer", "pde_transformer", "unet", "fno", "persistence"):
+        assert any(line.split()[:2] == [row, "1"] for line in table)
+    assert all(path.read_bytes() == content for path, content in found.items()), "what was there is not run again"
+    assert run("operators.py", *options, "--table").splitlines()[-1].startswith("persistence of fields")
