@@ -13,6 +13,13 @@ from .keypaths import element_name, render, shown
 from .keys import REQUIRED, keys_of
 
 ABSENT: Any = attrs.NOTHING  # the value of a key that a record does not have
+PLACES = (  # where and how fast a run goes on, and what watches it: nothing that it computes
+    *(f"latent_cache.{key}" for key in ("folder", "preload", "shard")),
+    *(f"run.{key}" for key in ("device", "threads", "folder", "workers", "worker_start")),
+    "trackers",
+    "description",
+    "plugins",
+)
 LONGEST = 200  # characters of a value that a line shows
 
 

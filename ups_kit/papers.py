@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from . import __version__
 from .console import Console
-from .differences import ABSENT, Difference, default_paths, differences
+from .differences import ABSENT, PLACES, Difference, default_paths, differences
 from .errors import StorageError, UsageError, did_you_mean
 from .fit.settings import FitSettings
 from .folder import RunFolder, read_json, write_json, write_text
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 RECORD = "resolved.json"
-PLACES = (  # where and how fast a run goes on, and what watches it: nothing that it computes
-    *(f"latent_cache.{key}" for key in ("folder", "preload", "shard")),
-    *(f"run.{key}" for key in ("device", "threads", "folder", "workers", "worker_start")),
-    "trackers",
-    "description",
-    "plugins",
-)
 
 
 @frozen

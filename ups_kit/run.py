@@ -50,6 +50,7 @@ def run(
     from_stage: str | None = None,
     only: str | None = None,
     of: Path | None = None,
+    at: Path | None = None,
     allow_changed: Sequence[str] = (),
     recipe_text: str | None = None,
     origins: Mapping[str, str] | None = None,
@@ -58,8 +59,9 @@ def run(
     """Run a recipe in a fresh numbered folder, or continue its newest one.
 
     `from_stage` takes the finished stages before that one from the newest run, or from the run folder `of`, and `only`
-    runs one stage so. `allow_changed` are keys that may have changed in a run that is resumed. `recipe_text` and
-    `origins` are the file it was read from and where each value was written, for the record.
+    runs one stage so. `at` is the run folder to resume, where it is not the newest. `allow_changed` are keys that may
+    have changed in a run that is resumed. `recipe_text` and `origins` are the file it was read from and where each
+    value was written, for the record.
 
     Raises UpsKitError; the folder's STATUS then says how the run ended, and nothing that was written is lost.
     """
@@ -70,7 +72,7 @@ def run(
     current(recorded, finished_stages(recipe, course), None)  # before data are made
     experiment = assemble(recipe, catalog)
     taken = current(recorded, finished_stages(recipe, course), experiment.dataset)
-    folder = _folder(recipe, resume)
+    folder = _folder(recipe, resume) if at is None else RunFolder(at)
     console = Console()
     with folder.lock():
         papers = Papers(experiment, resolved(recipe, origins, catalog), recipe_text, allow_changed, course.to_dict())

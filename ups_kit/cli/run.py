@@ -25,7 +25,11 @@ RECORD = "resolved.json"  # what makes a folder that of a run
 @click.command()
 @click.argument("recipe")
 @SETTINGS
-@click.option("--resume", is_flag=True, help="Continue the newest run of this recipe's name where it stopped.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the newest run of this recipe's name, or the run whose folder is given, where it stopped.",
+)
 @click.option("--from", "from_stage", metavar="STAGE", help="A new run that takes over the finished stages before it.")
 @click.option("--only", metavar="STAGE", help="The same, but for this stage alone.")
 @click.option("--of", type=click.Path(path_type=Path), metavar="RUN", help="Where they are taken from: a run folder.")
@@ -58,11 +62,12 @@ def run(
     warnings.showwarning = _warn
     anew = from_stage is not None or only is not None
     read = _read(recipe, settings, resume, anew, device)
-    if anew and of is None and (Path(recipe) / RECORD).is_file():
-        of = Path(recipe)
+    folder = Path(recipe) if (Path(recipe) / RECORD).is_file() else None
+    if anew and of is None:
+        of = folder
     _refuse_unwritable(read)
     if resume:
-        _refuse_running(read)
+        _refuse_running(read, folder)
     check_parts(read)
 
     from ..run import run as run_recipe
@@ -74,6 +79,7 @@ def run(
             from_stage=from_stage,
             only=only,
             of=of,
+            at=folder if resume else None,
             allow_changed=allow_changed,
             recipe_text=read.text,
             origins=read.origins,
@@ -104,8 +110,6 @@ def _read(recipe: str, settings: Sequence[str], resume: bool, anew: bool, device
         raise UsageError(f"{recipe}: a run is continued as it was; --set goes with a recipe file")
     read = read_resolved(record, device)
     _refuse_elsewhere(folder, read)
-    if resume:
-        _refuse_older(folder)
     return read
 
 
@@ -120,22 +124,14 @@ def _refuse_unwritable(read: ReadRecipe) -> None:
     raise read.error([Problem("run.folder", message)])
 
 
-def _refuse_running(read: ReadRecipe) -> None:
+def _refuse_running(read: ReadRecipe, folder: Path | None) -> None:
     """Say that the run to resume goes on elsewhere before anything is loaded or looked through."""
-    from ..folder import last_run_folder
+    from ..folder import RunFolder, last_run_folder
 
-    newest = last_run_folder(read.recipe.run.folder, read.recipe.run.name)
-    if newest is not None:
-        newest.check_free()
-
-
-def _refuse_older(folder: Path) -> None:
-    """Only the newest run of a name is continued."""
-    from ..folder import last_run_folder
-
-    newest = last_run_folder(folder.parent.parent, folder.parent.name)
-    if newest is not None and newest.path.resolve() != folder.resolve():
-        raise UsageError(f"{folder} is not the newest run of its name; that is {newest.path}")
+    own = read.recipe.run
+    resumed = RunFolder(folder) if folder is not None else last_run_folder(own.folder, own.name)
+    if resumed is not None:
+        resumed.check_free()
 
 
 def _refuse_elsewhere(folder: Path, read: ReadRecipe) -> None:

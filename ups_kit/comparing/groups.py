@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
 
+from ..differences import PLACES
 from ..errors import UsageError
 from .runs import FinishedRun
 
-# Keys of a recipe that change no result: they do not keep runs apart.
-WITHOUT_EFFECT = (
-    "run.seed",
-    "run.name",
-    "run.folder",
-    "run.device",
-    "run.threads",
-    "run.workers",
-    "run.worker_start",
-    "latent_cache.folder",
-    "latent_cache.preload",
-    "latent_cache.shard",
-    "trackers",
-    "description",
-    "plugins",
-)
+WITHOUT_EFFECT = (*PLACES, "run.seed", "run.name")  # keys of a recipe that do not keep runs apart
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SCORED = "scored"  # of a fingerprint: which trajectories, drawn by the seed
 
@@ -89,15 +75,10 @@ def grouped(runs: Sequence[FinishedRun]) -> tuple[Group, ...]:
 
 
 def recipe_of(run: FinishedRun) -> dict[str, Any]:
-    """The values of a recipe that have an effect, but the seed."""
-    return without_effect_left_out(run.values)
-
-
-def without_effect_left_out(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, by key path, that a result depends on, but the seed."""
+    """The values of a recipe that a result depends on, but the seed."""
     return {
         path: value
-        for path, value in values.items()
+        for path, value in run.values.items()
         if not any(path == key or path.startswith(f"{key}.") for key in WITHOUT_EFFECT)
     }
 
