@@ -16,8 +16,12 @@ from torch import Tensor, nn
 
 from ups_kit.data.splits import evenly
 from ups_kit.fit.settings import Budget, FitSettings
-from ups_kit.interfaces import DrawsStates, Latent, PointSet, Trajectories
+from ups_kit.generating import Drawn, Noise
+from ups_kit.interfaces import DrawsStates, Field, Latent, PointSet, Queries, Trajectories
+from ups_kit.model import LatentModel
+from ups_kit.tasks import Placement, TaskView
 from ups_plugins.optim import AdamWConfig
+from ups_plugins.upt.evaluation.bands import draw_drawn
 from ups_plugins.upt.evaluation.choice import Validated, choose, over_tasks
 from ups_plugins.upt.evaluation.config import EvaluateConfig
 from ups_plugins.upt.evaluation.drawing import ALONE, Drawing, Variant
@@ -25,8 +29,10 @@ from ups_plugins.upt.evaluation.ensembles import tabulate_drawn
 from ups_plugins.upt.evaluation.measurement import Measured, measure
 from ups_plugins.upt.evaluation.truth import read_truth
 
+from .clouds import COUNTS, knowing, mesh, particles, ripple, rotation
 from .conftest import Waves, run
-from .data import keeping, listening, steady
+from .data import heat, keeping, listening, steady
+from .test_tasks import Tasks
 
 Make = Callable[..., Any]
 SLOW = 0.9  # what the operator multiplies by, and should not
@@ -73,6 +79,30 @@ class Prior(Draws):
     def given(self, points: PointSet, condition: Tensor) -> Latent:
         tokens = points.values * condition[:, -1].exp()[:, None, None]
         return Latent(tokens, points.positions[0], points.grid, condition)
+
+
+class Keeps(nn.Module):
+    """The static fields at their points, which stay where they are."""
+
+    def forward(self, points: PointSet) -> Latent:
+        return Latent(points.values, None)
+
+
+class Ticks(nn.Module):
+    def forward(self, latent: Latent, condition: Tensor) -> Latent:
+        return latent
+
+
+class Tells(nn.Module):
+    """A number of the whole, everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, latent: Latent, queries: Queries) -> Tensor:
+        values = self.factor * latent.tokens.mean(1, keepdim=True)
+        return values.expand(-1, queries.positions.shape[1], 2)
 
 
 class TwoWays(Waves):
@@ -260,6 +290,42 @@ def test_pictures_of_an_ensemble(drawn: Make, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Points of their own
+# ---------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("moving", [False, True])
+def test_points_of_their_own_score_as_each_trajectory_alone(experiment: Make, tmp_path: Path, moving: bool) -> None:
+    """The clock of the model is drawn; trajectories are filled up with what must not matter."""
+    dataset = particles(rotation, periodic=True, walls=4) if moving else mesh()
+    dataset.garbage = 1e6
+
+    def tables(data: Any) -> dict[str, Tensor]:
+        model = knowing(data.fields, rotation if moving else ripple)
+        model.added["diffusion"] = Draws(noise=0.05)
+        drawing = Drawing.of(experiment(data, model, (stage(),)), EvaluateConfig(members=4))
+        assert drawing is not None
+        truth = read_truth(data, "test", 6)
+        truth.ids[:] = 3  # or each alone would have other noise
+        return tabulate_drawn(drawing, Variant("diffusion", 2), truth)
+
+    together, alone = tables(dataset), [tables(dataset.only(number)) for number in range(len(COUNTS))]
+    for name, values in together.items():
+        expected = torch.cat([each[name] for each in alone])
+        assert torch.allclose(values, expected, rtol=1e-3, atol=2e-3 * float(expected.abs().max())), name
+    assert together["nrmse"].min() > 0
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_ensembles_on_points_of_their_own_are_drawn(experiment: Make, moving: bool) -> None:
+    dataset = particles(rotation, periodic=True, walls=4) if moving else mesh(steady=True)
+    model = knowing(dataset.fields, rotation) if moving else LatentModel(Keeps(), Ticks(), Tells(), dataset.fields)
+    model.added["diffusion"] = Draws(noise=0.05)
+    found = measure(experiment(dataset, model, (stage(),)), EvaluateConfig(members=3, steps=3 if moving else None))
+    assert found.ensembles is not None
+    assert list(rows_of(found))[-1] == ("constant_velocity" if moving else "train_mean")
+    assert set(draw_drawn(found.ensembles)) == {"ensemble_median"} | ({"ensemble_errors"} if moving else set())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Steady data
 # ---------------------------------------------------------------------------------------------------------------------
 def test_a_prior_stands_beside_the_answer(tmp_path: Path, experiment: Make) -> None:
@@ -281,7 +347,7 @@ def test_without_an_operator_the_mean_of_the_prior_is_judged(tmp_path: Path, exp
     model = keeping(dataset.fields, operator=1e4)  # never trained
     model.added["prior"] = Prior(noise=0.05, shown=(2, 4))
     own = experiment(dataset, model, (stage("codec", ("encoder", "decoder")), stage("prior")))
-    result, folder, _ = run(own, tmp_path, members=6)
+    result, folder, _ = run(own, tmp_path, members=6, pictures=False)
     rows = result["ensembles"]["rows"]
     assert list(rows) == ["prior, 2 steps", "prior, 4 steps", "train_mean"]
     chosen = f"prior, {result['forecast']['steps']} steps"
@@ -290,6 +356,37 @@ def test_without_an_operator_the_mean_of_the_prior_is_judged(tmp_path: Path, exp
     assert result["card"]["definition"]["answer"].startswith("the mean of 6 draws of 'prior, ")
     assert math.isfinite(rows[chosen]["seconds_per_step"])
     assert "<h2>Drawn forecasts</h2>" in folder.report.read_text()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Several tasks
+# ---------------------------------------------------------------------------------------------------------------------
+def test_tasks_are_compared_one_by_one_and_choose_together(tmp_path: Path, experiment: Make, capsys: Any) -> None:
+    data = {"heat": heat(tmp_path / "heat.h5"), "soil": steady(tmp_path / "steady.h5")}
+    models = {name: keeping(own.fields, 50.0) for name, own in data.items()}
+    for own in models.values():
+        own.added["diffusion"] = Draws(1 / 50, 0.01, shown=(8,))
+    stages = (stage("operator", ("encoder", "operator")), stage())
+    result, _, _ = run(experiment(Tasks(data, models), models["heat"], stages), tmp_path, members=3, pictures=False)
+    assert result["forecast"]["use"] == "diffusion"
+    assert "on 4 validation trajectories" in result["forecast"]["why"]
+    assert "ensembles" not in result
+    for name, reference in (("heat", "persistence"), ("soil", "train_mean")):
+        rows = result["tasks"][name]["ensembles"]["rows"]
+        assert list(rows) == ["operator alone", "diffusion, 8 steps", reference]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"default of all tasks: diffusion, 8 steps: {result['forecast']['why']}" in printed
+
+
+def test_a_prior_sees_what_the_whole_model_sees() -> None:
+    own = Waves((0.3, 0.4)).fields
+    whole = attrs.evolve(own, targets=(Field("v"), *own.targets), conditions=("dt", "speed", "task:waves"))
+    model = TaskView(LatentModel(Keeps(), Ticks(), Tells(), whole), Placement.of(whole, own, "waves"))
+    points = PointSet(torch.rand(2, 32, 1), torch.rand(2, 32, 1), grid=(32,))
+    latent = Drawn(model, Prior(), 2, Noise(0, 0, (0, 1))).encode(points, torch.rand(2, 2))
+    assert latent.condition is not None
+    assert latent.condition[:, 2].tolist() == [1, 1]
+    assert torch.allclose(latent.tokens[..., 1:], math.e * points.values)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -315,3 +412,7 @@ def test_tasks_choose_together() -> None:
     assert over_tasks([helps, hurts]).default == one
     assert over_tasks([helps, hurts]).trajectories == 11
     assert over_tasks([helps, ruins]).default == ALONE
+    large = choose({ALONE: Validated(200, 300), one: Validated(210, 310)}, ALONE, 6, 19)
+    assert over_tasks([helps, large]).default == one
+    lost = choose({ALONE: Validated(0.2, 0.3), one: Validated(math.nan, math.inf)}, ALONE, 6, 19)
+    assert over_tasks([helps, lost]).default == ALONE

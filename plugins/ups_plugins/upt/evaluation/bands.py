@@ -119,7 +119,7 @@ def _maps(band: Band) -> Figure:
         "spread of the members": (spread, sure),
         "error of the mean": (error, sure),
     }
-    figure, axes = new_figure(1, len(panels), height=0.6 + 2.0 * aspect(truth.fields))
+    figure, axes = new_figure(1, len(panels), height=0.6 + 1.8 * aspect(truth.fields))
     for axis, (label, (values, scale)) in zip(axes.flat, panels.items(), strict=True):
         _panel(figure, axis, scene, values.numpy(), scale)
         axis.set_title(label, fontsize="medium")

@@ -50,7 +50,8 @@ class Drawn:
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    findings: tuple[str, ...]  # a sentence on each, and one on the default
+    findings: tuple[str, ...]  # a sentence on each
+    default: str  # and one on the default, which tasks have in common
     definition: Mapping[str, str]
 
 
@@ -202,7 +203,8 @@ def _drawn(ensembles: Ensembles, split: str) -> Drawn:
         f"drawn forecasts: {ensembles.members} members, {ensembles.truth.samples} of '{split}'",
         (*DRAWN_COLUMNS, "ms/step"),
         (*rows, Row(name, _drawn_numbers(floor.summary, None), False)),
-        (*(found.sentence for found in chosen.findings), f"default: {chosen.default.name}: {chosen.shortly}"),
+        tuple(found.sentence for found in chosen.findings),
+        f"default: {chosen.default.name}: {chosen.shortly}",
         drawn_definition(ensembles.members, ensembles.rollout, chosen.trajectories),
     )
 

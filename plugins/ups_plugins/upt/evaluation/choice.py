@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from attrs import frozen
 
+from ups_kit.metrics import NRMSE_FLOOR
+
 from .drawing import ALONE, Variant
 from .scores import finite
 
@@ -83,16 +85,26 @@ def choose(validated: Mapping[Variant, Validated], fallback: Variant, trajectori
 
 
 def over_tasks(choices: Sequence[Choice]) -> Choice:
-    """One default for a model of several tasks: the same choice by the means over them, of what all of them have."""
+    """One default for a model of several tasks: the same choice by geometric means over them, of what all of them have.
+
+    So a task whose errors are large decides no more than another: what counts is by which factor each is better.
+    """
     first = choices[0]
     validated = {}
     for variant in [*([ALONE] if first.operator is not None else []), *(each.variant for each in first.findings)]:
         found = [_validated(choice, variant) for choice in choices]
         numbers = [own for own in found if own is not None]
         if len(numbers) == len(choices):
-            validated[variant] = Validated(*(sum(values) / len(values) for values in zip(*numbers, strict=True)))
+            validated[variant] = Validated(*(_geometric(values) for values in zip(*numbers, strict=True)))
     fallback = ALONE if first.operator is not None else first.default
     return choose(validated, fallback, sum(choice.trajectories for choice in choices), first.members)
+
+
+def _geometric(values: Sequence[float]) -> float:
+    """Their geometric mean, each at least 1e-12; NaN where one is no finite number."""
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    return math.exp(sum(math.log(max(value, NRMSE_FLOOR)) for value in values) / len(values))
 
 
 def _validated(choice: Choice, variant: Variant) -> Validated | None:

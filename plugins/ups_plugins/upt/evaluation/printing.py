@@ -20,17 +20,29 @@ FIELDS_IN_LINE = 5
 
 def print_card(card: Card, stream: TextIO | None = None) -> None:
     """Print the card: with colours on a terminal, as plain text of at most 80 columns elsewhere."""
-    _print(lambda console: _print_parts(card, console), stream or sys.stdout)
+
+    def everything(console: Console) -> None:
+        _print_parts(card, console)
+        if card.drawn is not None:
+            console.print(card.drawn.default, markup=False, style="bold")
+            console.print()
+        _print_verdict(card.verdict.text, card.verdict.status, console)
+
+    _print(everything, stream or sys.stdout)
 
 
-def print_tasks(cards: Mapping[str, Card], verdict: str, status: str) -> None:
-    """Print the cards of several tasks, and the verdict on all of them."""
+def print_tasks(cards: Mapping[str, Card], verdict: str, status: str, default: str = "") -> None:
+    """Print the cards of several tasks, the default forecast of all where there is a choice, and the verdict."""
 
     def everything(console: Console) -> None:
         for name, card in cards.items():
             console.print(f"task {name}", markup=False, style="bold underline")
             console.print()
             _print_parts(card, console)
+            _print_verdict(card.verdict.text, card.verdict.status, console)
+            console.print()
+        if default:
+            console.print(default, markup=False, style="bold")
             console.print()
         _print_verdict(verdict, status, console)
 
@@ -71,7 +83,6 @@ def _print_parts(card: Card, console: Console) -> None:
     console.print()
     if card.drawn is not None:
         _print_drawn(card.drawn, console)
-    _print_verdict(card.verdict.text, card.verdict.status, console)
 
 
 def _print_drawn(drawn: Drawn, console: Console) -> None:

@@ -95,7 +95,7 @@ def _chapter(chapter: Chapter) -> list[str]:
         ),
         "Samples": _pictures(pictures, ("sample_good", "sample_median", "sample_worst", "fields_median"))
         + (image_of(chapter.animation, "gif", CAPTIONS["rollout_median"]) if chapter.animation else ""),
-        "Drawn forecasts": _drawn(card, pictures),
+        "Drawn forecasts": _drawn(card, pictures, alone=not chapter.task),
         "Spectra": _pictures(pictures, ("spectra",)),
         "Where the error comes from": _budget_table(card) + _pictures(pictures, ("budget",)),
         "Do the inputs matter?" if card.shuffle_statics.names else "Do the parameters matter?": "".join(
@@ -123,7 +123,8 @@ def _tasks(chapters: Sequence[Chapter], result: Mapping[str, Any]) -> str:
     head = ("task", "nRMSE, one step", "nRMSE, rollout", "VRMSE, rollout", "RMSE, rollout", "")
     note = "Of steady data the one step is all there is. The last line is the mean over the tasks."
     verdict = _verdict(result["status"], result["card"]["verdict"])
-    return verdict + table_of(head, [*lines, ("mean", numbers, "model")]) + small_print(note)
+    default = paragraph(result["card"]["default"]) if "default" in result["card"] else ""
+    return verdict + table_of(head, [*lines, ("mean", numbers, "model")]) + small_print(note) + default
 
 
 def _verdict(status: str, text: str) -> str:
@@ -172,14 +173,14 @@ def _lines(rows: Iterable[Row]) -> list[tuple[str, Sequence[str], str]]:
     ]
 
 
-def _drawn(card: Card, pictures: Mapping[str, Figure]) -> str:
+def _drawn(card: Card, pictures: Mapping[str, Figure], alone: bool) -> str:
     """Forecasts that are drawn beside the operator alone; nothing where no stage draws."""
     if card.drawn is None:
         return ""
     return (
         small_print(card.drawn.title)
         + table_of(("", *card.drawn.columns), _lines(card.drawn.rows))
-        + "".join(map(paragraph, card.drawn.findings))
+        + "".join(map(paragraph, (*card.drawn.findings, *([card.drawn.default] if alone else []))))
         + definitions(card.drawn.definition)
         + _pictures(pictures, ("ensemble_errors", "ensemble_median"))
     )

@@ -52,7 +52,7 @@ class Evaluation:
         if "" in cards:
             print_card(cards[""])
         else:
-            print_tasks(cards, result["card"]["verdict"], result["status"])
+            print_tasks(cards, result["card"]["verdict"], result["status"], result["card"].get("default", ""))
         facts = read_facts(experiment, folder, time.perf_counter() - started)
         training = draw_training(facts.history) if config.pictures else {}
         chapters = [
@@ -173,13 +173,16 @@ def _whole(evaluated: Mapping[str, Evaluated]) -> dict[str, Any]:
     text = "; ".join(f"{name}: {result['card']['verdict']}" for name, result in results.items())
     kinds = next(iter(results.values()))["metrics"]
     choices = [found.measured.ensembles.choice for found in evaluated.values() if found.measured.ensembles is not None]
+    choice = over_tasks(choices) if choices else None
+    default = {} if choice is None else {"default": f"default of all tasks: {choice.default.name}: {choice.why}"}
     return {
-        **({"forecast": over_tasks(choices).forecast} if choices else {}),
+        **({} if choice is None else {"forecast": choice.forecast}),
         "status": "below_floor" if below else "ok",
         "metrics": {kind: _mean([result["metrics"][kind] for result in results.values()]) for kind in kinds},
         "tasks": results,
         "card": {
             "definition": {"metrics": f"the mean over the tasks {', '.join(results)}, of the numbers that all have"},
+            **default,
             "verdict": text if not below else f"below_floor in {', '.join(below)}; {text}",
         },
     }
