@@ -236,11 +236,13 @@ def _told(name: str, changes: Sequence[Difference]) -> Iterator[str]:
             how = "trains no more" if gone else "did not train before it" if new else "was another one there"
             yield f"stages.{name}: was trained after other stages: '{rest}' {how}"
         elif head == "changed":
-            before, after = change.before if change.before is not ABSENT else change.after
-            yield f"{rest}: changed from {before!r} to {after!r} while stage '{name}' was trained"
+            found = change.before if isinstance(change.before, Mapping) else {rest: change.before}
+            for path, (before, after) in found.items():
+                yield f"{path}: changed from {before!r} to {after!r} while stage '{name}' was trained"
         elif head == "data":
-            what = {"splits": "other trajectories, or another split", "statistics": "other statistics"}
-            yield f"dataset: the files hold other data than in the run ({what.get(rest, f'other {rest}')})"
+            if rest.endswith("splits") or not any(each.path.endswith(".splits") for each in changes):
+                what = "other trajectories, or another split" if rest.endswith("splits") else f"other {rest}"
+                yield f"dataset: the files hold other data than in the run ({what})"
         else:
             yield change.told()
 

@@ -51,6 +51,7 @@ def training_state(fitting: Fitting) -> dict[str, Any]:
         "model": plain_keys(fitting.task.model.state_dict()),
         "average": None if fitting.average is None else plain_keys(fitting.average.state_dict()),
         "optimizer": fitting.optimizer.state_dict(),
+        "groups": _fresh_groups(fitting),
         "schedule": None if fitting.schedule is None else fitting.schedule.state_dict(),
         "scaler": fitting.scaler.state_dict(),
         "clock": fitting.clock.state_dict(),
@@ -93,6 +94,7 @@ def load_training_state(fitting: Fitting, state: dict[str, Any]) -> None:
             ) from error
     for name in ("step", "best_step", "best_score", "waited", "nonfinite", "skipped", "last"):
         setattr(fitting, name, state[name])
+    _take_changes(fitting, state.get("groups", []))
     now = fingerprint(fitting)
     changed = [
         f"{key} {state['fingerprint'].get(key)} -> {now[key]}"
@@ -101,6 +103,26 @@ def load_training_state(fitting: Fitting, state: dict[str, Any]) -> None:
     ]
     if changed:
         warnings.warn(f"resumed, but not to the same bits: {', '.join(changed)}", stacklevel=3)
+
+
+def _fresh_groups(fitting: Fitting) -> list[dict[str, Any]]:
+    """The plain numbers of the optimiser's parameter groups as the recipe sets them, before any step."""
+    groups = fitting.task.settings.optimizer.build(fitting.task.model).param_groups
+    kinds = (bool, int, float, str, tuple)
+    return [{key: value for key, value in group.items() if isinstance(value, kinds)} for group in groups]
+
+
+def _take_changes(fitting: Fitting, then: list[dict[str, Any]]) -> None:
+    """Numbers of the optimiser that the recipe sets otherwise now, where a run is resumed with such a change.
+
+    A checkpoint brings back those that it was trained with so far.
+    """
+    for group, before, now in zip(fitting.optimizer.param_groups, then, _fresh_groups(fitting)):
+        for key, value in now.items():
+            if before.get(key, value) != value:
+                group[key] = value
+                if key == "lr" and "initial_lr" in group:
+                    group["initial_lr"] = value
 
 
 def fingerprint(fitting: Fitting) -> dict[str, Any]:
