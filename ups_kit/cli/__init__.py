@@ -26,6 +26,7 @@ from .export import export
 from .plan import plan
 from .predict import predict
 from .recipes import schema, validate
+from .replicate import replicate
 from .run import run
 
 INTERRUPTED = 130
@@ -43,6 +44,7 @@ cli.add_command(predict)
 cli.add_command(export)
 cli.add_command(compare)
 cli.add_command(plan)
+cli.add_command(replicate)
 cli.add_command(validate)
 cli.add_command(validate, "check")
 cli.add_command(schema)
