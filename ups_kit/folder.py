@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from attrs import frozen
 
+from . import __version__
 from .errors import StorageError
 
 RECORD = "resolved.json"  # the recipe as it was run: what makes a folder a run's
@@ -248,6 +249,26 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise StorageError(f"{path}: expected a JSON object, got {type(value).__name__}; restore it or start a new run")
     return value
+
+
+RECORD_FORMAT = 1  # of `resolved.json` and `done.json`; those of version 0.1.0 do not say
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The `resolved.json` or `done.json` of a run. Raises StorageError where it is damaged, or of another format."""
+    record = read_json(path)
+    if record.get("format", RECORD_FORMAT) != RECORD_FORMAT:
+        raise StorageError(f"{path}: {foreign_format(record)}")
+    return record
+
+
+def foreign_format(record: Mapping[str, Any]) -> str:
+    """Why a record of another format cannot be read, with both versions."""
+    return (
+        f"is of format {record.get('format')}, written by ups_kit {record.get('ups_kit', 'of another version')}; this "
+        f"is ups_kit {__version__}, which reads format {RECORD_FORMAT}; install the version that wrote it, or start a "
+        "new run"
+    )
 
 
 def sync_folder(path: Path) -> None:

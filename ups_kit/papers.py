@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +14,9 @@ from attrs import field, frozen
 from . import __version__
 from .console import Console
 from .differences import ABSENT, PLACES, Difference, default_paths, differences
-from .errors import StorageError, UsageError, did_you_mean
+from .errors import UsageError, did_you_mean
 from .fit.settings import FitSettings
-from .folder import RunFolder, read_json, write_json, write_text
+from .folder import RECORD_FORMAT, RunFolder, read_json, read_record, write_json, write_text
 from .interfaces import AddsPart
 from .keypaths import render
 from .recipe import Recipe
@@ -26,7 +25,6 @@ from .stage_keys import WATCHED
 if TYPE_CHECKING:
     from .assemble import Experiment
 
-FORMAT = 1
 RECORD = "resolved.json"
 
 
@@ -45,7 +43,7 @@ class Papers:
 
         Raises UsageError where the recipe has changed in what was computed by it and the change is not allowed.
         """
-        record: dict[str, Any] = {"format": FORMAT, "ups_kit": __version__, **self.resolved}
+        record: dict[str, Any] = {"format": RECORD_FORMAT, "ups_kit": __version__, **self.resolved}
         if self.course:
             record["course"] = dict(self.course)
         path = folder.path / RECORD
@@ -64,18 +62,6 @@ class Papers:
             write_json(path, record)
         _write_environment(folder, self.experiment, resume)
         return record
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """The `resolved.json` or `done.json` of a run. Raises StorageError where it is of a format that is not known."""
-    record = read_json(path)
-    known, there = record.get("format", FORMAT), record.get("ups_kit", "another version")
-    if known != FORMAT:
-        raise StorageError(
-            f"{path}: is of format {known}, written by ups_kit {there}; this is ups_kit {__version__}, which reads "
-            f"format {FORMAT}; install the version that wrote it, or start a new run"
-        )
-    return record
 
 
 def _write_environment(folder: RunFolder, experiment: Experiment, resume: bool) -> None:

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from .documents import Document, read_document
 from .errors import Problem, RecipeError, UsageError, did_you_mean
+from .folder import RECORD_FORMAT, foreign_format
 from .keypaths import KeyPath, render, shown
 from .merging import Node, Origin, Setting, grow, leaves, merge, settings_tree
 from .plugins import Catalog, discover
@@ -108,6 +109,8 @@ def read_resolved(path: Path, device: str | None = None, catalog: Catalog | None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         problem = Problem("file", f"is not the resolved.json of a run: {type(error).__name__}: {error}")
         raise RecipeError(label, [problem]) from error
+    if record.get("format", RECORD_FORMAT) != RECORD_FORMAT:
+        raise RecipeError(label, [Problem("file", foreign_format(record))])
     disable = values.get("plugins", {}).get("disable", [])
     known = discover(disable) if catalog is None else catalog.without(disable)
     recipe, problems = attempt(values, Recipe, known, lambda key_path: origins.get(render(key_path), ""))

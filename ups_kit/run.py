@@ -19,9 +19,17 @@ from .data.latents import Opened, open_latents
 from .errors import BELOW_FLOOR_EXIT_CODE, DataError, DivergedError, Preempted, StorageError, UsageError
 from .fit.interrupts import sigterm_preempts
 from .fit.settings import FitSettings
-from .folder import RunFolder, StageFolder, last_run_folder, new_run_folder, write_json
+from .folder import (
+    RECORD_FORMAT,
+    RunFolder,
+    StageFolder,
+    last_run_folder,
+    new_run_folder,
+    read_record,
+    write_json,
+)
 from .interfaces import Dataset, Stage, StageConfig, TakesLatents
-from .papers import FORMAT, RECORD, Papers, changed_during, changed_keys, read_record
+from .papers import RECORD, Papers, changed_during, changed_keys
 from .plugins import Catalog, discover
 from .reading import resolved
 from .recipe import Recipe
@@ -185,7 +193,7 @@ def _run_stage(
     elif "forecast" in result and folder.bundle.exists():
         set_forecast(folder.bundle, result["forecast"])
     write_json(folder.summary, _summary(experiment, {**results, config.name: result}))
-    done = {"format": FORMAT, "ups_kit": __version__, **result, **paper}
+    done = {"format": RECORD_FORMAT, "ups_kit": __version__, **result, **paper}
     write_json(room.done, done)  # last: from here on the stage counts as finished
     return done
 

@@ -18,9 +18,18 @@ from attrs import evolve, field, frozen
 from .differences import ABSENT, Difference
 from .errors import StorageError, UsageError, did_you_mean
 from .fit.settings import FitSettings
-from .folder import RunFolder, StageFolder, last_run_folder, read_json, write_bytes, write_json, write_text
+from .folder import (
+    RunFolder,
+    StageFolder,
+    last_run_folder,
+    read_json,
+    read_record,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from .interfaces import Dataset, StageConfig
-from .papers import RECORD, read_record
+from .papers import RECORD
 from .recipe import Recipe
 from .stage_keys import Recorded, data_record, files_record, key_of, training_stages
 
