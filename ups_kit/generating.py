@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -45,7 +46,7 @@ class Drawn(LatentModel):
     on, and each has noise of its own, in a rollout that decodes and encodes at every step, too.
     """
 
-    def __init__(self, model: LatentModel, part: Corrects, steps: int, noise: Noise) -> None:
+    def __init__(self, model: LatentModel, part: Corrects, steps: int, noise: Callable[[int, Tensor], Tensor]) -> None:
         super().__init__(
             model.encoder, model.operator, model.decoder, model.fields, model.normaliser, dict(model.added.items())
         )

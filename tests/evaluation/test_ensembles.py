@@ -27,6 +27,7 @@ from ups_plugins.upt.evaluation.config import EvaluateConfig
 from ups_plugins.upt.evaluation.drawing import ALONE, Drawing, Variant
 from ups_plugins.upt.evaluation.ensembles import tabulate_drawn
 from ups_plugins.upt.evaluation.measurement import Measured, measure
+from ups_plugins.upt.evaluation.rollouts import Runner
 from ups_plugins.upt.evaluation.truth import read_truth
 
 from .clouds import COUNTS, knowing, mesh, particles, ripple, rotation
@@ -212,6 +213,19 @@ def test_an_ensemble_that_knows_its_error_is_calibrated(waves: Make, model: Make
     assert rows["diffusion, 2 steps"]["spread_skill"] == pytest.approx(1, abs=0.05)
     assert all(ratio == pytest.approx(1, abs=0.15) for ratio in rows["diffusion, 2 steps"]["curve_spread_skill"])
     assert rows["diffusion, 2 steps"]["crps"] < 0.8 * rows["operator alone"]["crps"]
+
+
+def test_members_that_are_computed_together_are_those_of_a_drawn_model(drawn: Make) -> None:
+    own = drawn(diffusion=Draws(noise=0.2))
+    truth = read_truth(own.dataset, "test", 5)
+    drawing = Drawing.of(own, EvaluateConfig(members=3, batch=8, seed=4))
+    assert drawing is not None
+    ensemble = drawing.ensemble(Variant("diffusion", 2), truth)
+    for member, rollout in enumerate(ensemble):
+        noise = Noise(4, member, tuple(range(7)))
+        alone = Runner(Drawn(own.model, own.model.added["diffusion"], 2, noise), truth, torch.device("cpu"), 7)
+        assert torch.allclose(alone.latent_rollout(), rollout, atol=1e-5)
+    assert (ensemble[0] - ensemble[1]).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("judged", ["latent", "reencoded"])

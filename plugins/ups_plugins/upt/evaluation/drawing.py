@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,19 @@ class Variant:
 
 
 ALONE = Variant(OPERATOR, None)
+
+
+@frozen(eq=False)
+class NoiseOf:
+    """The noise of members of trajectories that are computed together: each as if it were computed alone."""
+
+    seed: int
+    pairs: tuple[tuple[int, int], ...]  # member, trajectory
+
+    def __call__(self, step: int, like: Tensor) -> Tensor:
+        """Noise of the shape of `like` (B, …)."""
+        parts = zip(self.pairs, torch.split(like, 1), strict=True)
+        return torch.cat([Noise(self.seed, member, (sample,))(step, own) for (member, sample), own in parts])
 
 
 @frozen(eq=False)
@@ -91,34 +104,41 @@ class Drawing:
         name, part = next(iter(self.parts.items()))
         return Variant(name, part.default)
 
-    def runner(self, variant: Variant, truth: Truth, member: int = 0) -> Runner:
-        """One member's model over trajectories, all of them together."""
+    def runner(self, variant: Variant, truth: Truth, members: Sequence[int]) -> Runner:
+        """The model over trajectories, all of them together; `members` are whose noise each of them has."""
         model = self.model
         if variant.steps is not None:
-            ids = tuple(int(sample) for sample in truth.ids)
-            model = Drawn(model, self.parts[variant.use], variant.steps, Noise(self.seed, member, ids))
+            pairs = tuple(zip(members, map(int, truth.ids), strict=True))
+            model = Drawn(model, self.parts[variant.use], variant.steps, NoiseOf(self.seed, pairs))
         return Runner(model, truth, self.device, truth.samples)
 
-    def ensemble(self, variant: Variant, truth: Truth) -> Tensor:
-        """All members' rollouts (M, S, frames, N, C); of the operator alone one."""
+    def ensemble(self, variant: Variant, truth: Truth, condition: Tensor | None = None) -> Tensor:
+        """All members' rollouts (M, S, frames, N, C); of the operator alone one.
+
+        `condition` (S, P), normalised, stands in for the truth's own.
+        """
         count = 1 if variant.steps is None else self.members
-        return torch.stack([self._rollout(variant, truth, member) for member in range(count)])
+        own = truth.condition if condition is None else condition
+        pairs = [(member, sample) for member in range(count) for sample in range(truth.samples)]
+        found = []
+        for first in range(0, len(pairs), self.batch):
+            members, samples = zip(*pairs[first : first + self.batch], strict=True)
+            runner = self.runner(variant, truth.part(list(samples)), members)
+            known = own[list(samples)]
+            found.append(runner.reencoded_rollout() if self.reencoded else runner.latent_rollout(known))
+        return torch.cat(found).view(count, *truth.values.shape)
 
     def rows(self, truth: Truth) -> Iterator[slice]:
         """All trajectories, as many at a time as an ensemble is held of."""
         size = self.members * truth.values.numel() * truth.values.element_size()
-        length = max(1, min(self.batch, PART_BYTES[0] * truth.samples // max(size, 1)))
+        length = max(1, PART_BYTES[0] * truth.samples // max(size, 1))
         for first in range(0, truth.samples, length):
             yield slice(first, min(first + length, truth.samples))
-
-    def _rollout(self, variant: Variant, truth: Truth, member: int) -> Tensor:
-        runner = self.runner(variant, truth, member)
-        return runner.reencoded_rollout() if self.reencoded else runner.latent_rollout()
 
     def seconds(self, variant: Variant, truth: Truth) -> float:
         """Wall seconds of a step of one trajectory, among at most eight that are computed together."""
         some = truth.part(slice(0, TIMED_TRAJECTORIES))
-        return self.runner(variant, some).step_seconds() / some.samples
+        return self.runner(variant, some, [0] * some.samples).step_seconds() / some.samples
 
 
 class PriorRunner(Runner):
@@ -131,11 +151,7 @@ class PriorRunner(Runner):
     def latent_rollout(self, condition: Tensor | None = None, trips: int = 0, limit: int | None = None) -> Tensor:
         """As of any runner; an answer has no start that could be decoded and encoded again."""
         truth = self._truth.part(slice(0, limit))
-        own, found = truth.condition if condition is None else condition, []
-        for rows in self._drawing.rows(truth):
-            part, known = truth.part(rows), own[rows]
-            total = torch.zeros(part.values.shape, dtype=torch.float64)
-            for member in range(self._drawing.members):
-                total += self._drawing.runner(self._variant, part, member).latent_rollout(known)
-            found.append((total / self._drawing.members).float())
-        return torch.cat(found)
+        own = truth.condition if condition is None else condition
+        parts = [(truth.part(rows), own[rows]) for rows in self._drawing.rows(truth)]
+        means = [self._drawing.ensemble(self._variant, part, known).double().mean(0) for part, known in parts]
+        return torch.cat(means).float()
