@@ -356,7 +356,7 @@ def test_a_prior_stands_beside_the_answer(tmp_path: Path, experiment: Make) -> N
     assert found.prior is None
 
 
-def test_without_an_operator_the_mean_of_the_prior_is_judged(tmp_path: Path, experiment: Make) -> None:
+def test_without_an_operator_the_mean_of_the_prior_is_judged(tmp_path: Path, experiment: Make, capsys: Any) -> None:
     dataset = steady(tmp_path / "steady.h5")
     model = keeping(dataset.fields, operator=1e4)  # never trained
     model.added["prior"] = Prior(noise=0.05, shown=(2, 4))
@@ -368,6 +368,10 @@ def test_without_an_operator_the_mean_of_the_prior_is_judged(tmp_path: Path, exp
     assert result["forecast"]["use"] == "prior"
     assert result["metrics"]["latent_rollout"]["nrmse"] == pytest.approx(rows[chosen]["nrmse"], rel=1e-5)
     assert result["card"]["definition"]["answer"].startswith("the mean of 6 draws of 'prior, ")
+    assert result["forecast"]["why"].startswith("of what is drawn the least CRPS on 2 validation trajectories: CRPS ")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "of 6 members never below 0.65, 0 from 19 on" in printed
+    assert "help" not in printed
     assert math.isfinite(rows[chosen]["seconds_per_step"])
     assert "<h2>Drawn forecasts</h2>" in folder.report.read_text()
 

@@ -205,7 +205,7 @@ def _drawn(ensembles: Ensembles, split: str) -> Drawn:
         (*rows, Row(name, _drawn_numbers(floor.summary, None), False)),
         tuple(found.sentence for found in chosen.findings),
         f"default: {chosen.default.name}: {chosen.shortly}",
-        drawn_definition(ensembles.members, ensembles.rollout, chosen.trajectories),
+        drawn_definition(ensembles.members, ensembles.rollout, chosen),
     )
 
 

@@ -75,7 +75,8 @@ def choose(validated: Mapping[Variant, Validated], fallback: Variant, trajectori
     helping = [finding for finding in findings if finding.helps]
     if helping:
         best = min(helping, key=lambda finding: finding.own.crps)
-        shortly = f"of what helps the least CRPS on {_count(trajectories)}"
+        among = "helps" if operator is not None else "is drawn"
+        shortly = f"of what {among} the least CRPS on {_count(trajectories)}"
         return Choice(trajectories, members, operator, findings, best.variant, f"{shortly}: {best.text}", shortly)
     shortly = f"nothing that is drawn helps on {_count(trajectories)}"
     if not trajectories:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from ups_kit.interfaces import Field
+from ups_kit.metrics import CENTRAL
 
+from .choice import Choice
 from .config import EvaluateConfig
 from .particles import CLOUD_POINTS, CLOUD_TRAJECTORIES
 from .truth import Truth
@@ -116,18 +118,23 @@ def _series(truth: Truth) -> dict[str, str]:
     }
 
 
-def drawn_definition(members: int, rollout: str, validated: int) -> dict[str, str]:
+def drawn_definition(members: int, rollout: str, choice: Choice) -> dict[str, str]:
     """What the numbers of drawn forecasts are."""
+    least = 1 - (1 - CENTRAL) / 2 * (members + 1)
+    few = f"; of {members} members never below {least:.2g}, 0 from 19 on" if round(least, 9) > 0 else ""
+    helps = {
+        "helps": "CRPS and nRMSE of the mean are both below those of the operator alone, on the validation split "
+        f"({choice.trajectories} samples); the numbers of the table decide nothing"
+    }
     return {
         "drawn": f"the {rollout}, {members} times of each sample, every time and at every step with other noise",
         "member": "nRMSE of one member, the mean over members",
         "mean": "nRMSE of the mean of the members; so is VRMSE. Of what is not drawn, its own",
         "CRPS": "fair, over the RMS of the truth; of what is not drawn the absolute error",
         "spread": "spread over skill: 1 where members differ as much as their mean errs, less where they are too sure",
-        "in 90 %": "share of points, frames and samples within the central 90 % of the members, point by point",
+        "in 90 %": f"share of points, frames and samples within the central 90 % of the members, point by point{few}",
         "ms/step": "wall milliseconds of a latent step of one trajectory among at most eight; no encoder, no decoder",
-        "helps": "CRPS and nRMSE of the mean are both below those of the operator alone, on the validation split "
-        f"({validated} samples); the numbers of the table decide nothing",
+        **(helps if choice.operator is not None else {}),
     }
 
 
