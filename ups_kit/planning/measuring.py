@@ -28,26 +28,32 @@ WARM_UP, LEAST_STEPS, MOST_STEPS = 2, 5, 40
 PROBE_SECONDS = 5.0  # wall, of one stage's probe; at least LEAST_STEPS are taken
 NOMINAL_STEPS = 1000  # of a stage whose steps are not known yet: for curricula, which look at the share alone
 
+COMMON_STEPS = 12  # a multiple of how often most losses apply that do not always apply
 ChangeBatch = Callable[[Batch], Batch]
 
 
 @frozen
 class Timing:
-    """Seconds of one call: the median of several, and the least and the most."""
+    """Seconds of one call: the mean of several and its standard error, and the least and the most."""
 
-    median: float
+    mean: float
+    error: float
     least: float
     most: float
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Timing:
         found = list(seconds)
-        return cls(statistics.median(found), min(found), max(found))
+        error = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else 0.0
+        return cls(statistics.fmean(found), error, min(found), max(found))
 
 
 @frozen
 class Step:
-    """What one optimiser step takes, at the stage's beginning and at its end: curricula add losses on the way."""
+    """What one optimiser step takes, at the stage's beginning and at its end: curricula add losses on the way.
+
+    Both are steps at which losses that apply every second, third, fourth or sixth step apply.
+    """
 
     flops: tuple[int, int]  # multiplications and additions of matrix products, convolutions and attention
     saved: tuple[int, int]  # bytes that are kept for the backward pass, of one part of the batch
@@ -99,7 +105,7 @@ def measure_step(fitting: Fitting, batch: Batch, steps: int | None) -> Step:
     """Count the forward and backward pass of a batch, in a stage of so many steps. Weights stay as they are."""
     _hold_still(fitting)
     clock = clock_of(fitting, steps)
-    last = clock.progress((steps or NOMINAL_STEPS) - 1)
+    last = clock.progress(((steps or NOMINAL_STEPS) - 1) // COMMON_STEPS * COMMON_STEPS)
     passes = [_count(fitting, batch, progress) for progress in (clock.progress(0), last._replace(fraction=1 - 1e-9))]
     fitting.optimizer.step()  # of the gradients that are there, so that it makes its state
     fitting.optimizer.zero_grad(set_to_none=True)

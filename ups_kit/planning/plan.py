@@ -13,7 +13,7 @@ import torch
 from attrs import frozen
 
 from ..assemble import Experiment, assemble
-from ..data.latents import Encoding
+from ..data.latents import SHARE_OF_MEMORY, Encoding
 from ..data.memory import available_memory
 from ..errors import UsageError
 from ..fit.clock import REFRESH_STEPS
@@ -22,9 +22,18 @@ from ..fit.precision import explained_failures
 from ..fit.settings import Budget, FitSettings
 from ..interfaces import PlansTraining, StageConfig, TakesLatents
 from ..plugins import Catalog
-from ..recipe import Recipe
+from ..recipe import LatentCache, Recipe
 from .data import Sample, bytes_on_disk, window_bytes, with_data
-from .measuring import Probe, Step, Timing, latents_in_place, measure_step, module_bytes, probe
+from .measuring import Probe, Step, latents_in_place, measure_step, module_bytes, probe
+
+
+@frozen
+class Span:
+    """Seconds that are likely, and from where to where: two standard errors of the probe's mean."""
+
+    likely: float
+    low: float
+    high: float
 
 
 @frozen(kw_only=True)
@@ -39,7 +48,7 @@ class StagePlan:
     steps: int | None = None  # None: not known without a probe
     step: Step | None = None
     probe: Probe | None = None
-    seconds: Timing | None = None  # wall, validations included
+    seconds: Span | None = None  # wall, validations included
     validations: int = 0
     weights: int = 0  # bytes, of what is trained and saved
     checkpoints: int = 0  # bytes on disk, at most
@@ -66,21 +75,22 @@ class Plan:
     data_bytes: int
     sample: Sample | None
     latent_cache: int | None  # bytes; None where there is none
+    latents_held: int  # of them, in memory
     free_memory: int
     free_disk: int
 
     @property
-    def seconds(self) -> Timing | None:
+    def seconds(self) -> Span | None:
         """Of all stages that were measured."""
         found = [stage.seconds for stage in self.stages if stage.seconds is not None]
         if not found:
             return None
-        return Timing(*(sum(getattr(each, name) for each in found) for name in ("median", "least", "most")))
+        return Span(*(sum(getattr(each, name) for each in found) for name in ("likely", "low", "high")))
 
     @property
     def memory(self) -> int:
-        """Of the stage that takes most."""
-        return self.weights + max((stage.memory for stage in self.stages), default=0)
+        """Of the stage that takes most; cached latents where they are held in memory."""
+        return self.weights + self.latents_held + max((stage.memory for stage in self.stages), default=0)
 
     @property
     def disk(self) -> int:
@@ -112,6 +122,8 @@ def plan(recipe: Recipe, catalog: Catalog | None = None, probed: bool = True) ->
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
         scale = 1.0 if sample is None else sample.scale
         stages = tuple(_stage(experiment, number, scale, probed) for number in range(len(recipe.stages)))
+        cache, settings = _cache_bytes(experiment, scale), recipe.latent_cache
+        held = settings is not None and cache is not None and _is_held(settings, cache)
         parts = {**model.parts, **dict(model.added.items())}
         return Plan(
             recipe=recipe.run.name,
@@ -122,7 +134,8 @@ def plan(recipe: Recipe, catalog: Catalog | None = None, probed: bool = True) ->
             stages=stages,
             data_bytes=bytes_on_disk(ready.dataset) if sample is None else sample.bytes,
             sample=sample,
-            latent_cache=_cache_bytes(experiment, scale),
+            latent_cache=cache,
+            latents_held=(cache or 0) if held else 0,
             free_memory=free,
             free_disk=shutil.disk_usage(_there(recipe.run.folder)).free,
         )
@@ -195,7 +208,7 @@ def steps_in_time(settings: FitSettings, found: Probe, device_type: str) -> int 
     if seconds is None:
         return None
     on_cpu = device_type == "cpu"
-    step = found.cpu.median if on_cpu else found.wall.median
+    step = found.cpu.mean if on_cpu else found.wall.mean
     validation = found.validation_cpu if on_cpu else found.validation_wall
     steps = seconds / (step + validation / settings.validate_every)
     return max(1, math.ceil(steps / REFRESH_STEPS)) * REFRESH_STEPS  # the clock is read that often
@@ -205,9 +218,15 @@ def _least(*counts: int | None) -> int | None:
     return min((count for count in counts if count is not None), default=None)
 
 
-def _seconds(found: Probe, steps: int, validations: int) -> Timing:
+def _seconds(found: Probe, steps: int, validations: int) -> Span:
     wall, more = found.wall, validations * found.validation_wall
-    return Timing(steps * wall.median + more, steps * wall.least + more, steps * wall.most + more)
+    low, high = max(wall.least, wall.mean - 2 * wall.error), min(wall.most, wall.mean + 2 * wall.error)
+    return Span(steps * wall.mean + more, steps * low + more, steps * high + more)
+
+
+def _is_held(cache: LatentCache, size: int) -> bool:
+    """Whether a run would hold its cached latents in memory."""
+    return cache.preload is True or (cache.preload == "auto" and size <= SHARE_OF_MEMORY * available_memory())
 
 
 def _cache_bytes(experiment: Experiment, scale: float) -> int | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..console import duration
-from .measuring import Timing
-from .plan import Plan, StagePlan, size
+from .plan import Plan, Span, StagePlan, size
 
 HEAD = (
     "stage",
@@ -57,7 +56,7 @@ def _data(plan: Plan) -> Iterator[str]:
             f"{size(read)} of values read in an epoch"
         )
     if plan.latent_cache is not None:
-        yield f"  latents      {size(plan.latent_cache)} cached"
+        yield f"  latents      {size(plan.latent_cache)} cached{', held in memory' if plan.latents_held else ''}"
 
 
 def _row(stage: StagePlan) -> tuple[str, ...]:
@@ -72,7 +71,7 @@ def _row(stage: StagePlan) -> tuple[str, ...]:
         size(step.most_saved),
         size(step.optimizer + step.average),
         size(stage.checkpoints),
-        "-" if probe is None else f"{probe.wall.median:.3g} ({probe.wall.least:.2g}-{probe.wall.most:.2g})",
+        "-" if probe is None else f"{probe.wall.mean:.3g} ({probe.wall.least:.2g} to {probe.wall.most:.2g})",
         "-" if stage.seconds is None else _span(stage.seconds),
     )
 
@@ -89,8 +88,8 @@ def _count(flops: int) -> str:
     return str(flops)
 
 
-def _span(seconds: Timing) -> str:
-    return f"{duration(seconds.median)} ({duration(seconds.least)}-{duration(seconds.most)})"
+def _span(seconds: Span) -> str:
+    return f"{duration(seconds.likely)} ({duration(seconds.low)} to {duration(seconds.high)})"
 
 
 def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
