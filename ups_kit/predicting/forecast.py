@@ -203,7 +203,7 @@ def grid_places(fields: FieldSpec, shape: Sequence[int] | None = None) -> Tensor
 
 def _places(positions: Values, dims: int, name: str, noun: str) -> Tensor:
     """Positions as (samples, points, D); raises DataError."""
-    given = torch.as_tensor(positions, dtype=torch.float32)
+    given = _tensor(positions)
     own = given[:, None] if given.dim() == 1 and dims == 1 else given
     if own.dim() not in (2, 3) or own.shape[-1] != dims or not own.numel():
         wanted = f"({noun}, {dims}) or (samples, {noun}, {dims})"
@@ -214,7 +214,7 @@ def _places(positions: Values, dims: int, name: str, noun: str) -> Tensor:
 
 def _shaped(values: Values, shape: tuple[int, ...], name: str) -> Tensor:
     """Values as (samples, *shape), of one sample where they are of that shape; raises DataError."""
-    given = torch.as_tensor(values, dtype=torch.float32)
+    given = _tensor(values)
     axes = "history, points, channels" if len(shape) == 3 else "points, channels"
     try:
         shaped = given.reshape(-1, *shape)
@@ -223,6 +223,11 @@ def _shaped(values: Values, shape: tuple[int, ...], name: str) -> Tensor:
         raise DataError(f"{name}: expected {wanted}: samples, {axes}; got {tuple(given.shape)}") from error
     _refuse_gaps(shaped, name)
     return shaped
+
+
+def _tensor(values: Values) -> Tensor:
+    """In float32, in memory of its own where numpy's may not be written to."""
+    return values.float() if isinstance(values, Tensor) else torch.from_numpy(np.array(values, np.float32))
 
 
 def _refuse_gaps(values: Tensor, name: str) -> None:

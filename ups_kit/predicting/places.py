@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from attrs import frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.memory import available_memory
 from ..errors import DataError, UsageError, did_you_mean
 from ..interfaces import FieldSpec
 from .forecast import grid_places
 from .start import plain_arrays
 
 GRID = "grid:"
+BYTES = 24  # of a coordinate, as it is made and as it is kept
 TEXTS = (".csv", ".txt")
 ENDINGS = (".npy", ".npz", *TEXTS)
 
@@ -36,6 +39,12 @@ def read_places(told: str, fields: FieldSpec) -> Places:
     """
     if told.startswith(GRID):
         shape = grid_shape(told, fields.space_dims)
+        size, free = BYTES * fields.space_dims * math.prod(shape), available_memory()
+        if size > free:
+            raise UsageError(
+                f"--points {told}: so many points take {size / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB are free; "
+                "ask for fewer of them at a time"
+            )
         return Places(told, grid_places(fields, shape), shape)
     path = Path(told)
     if path.suffix not in ENDINGS:
