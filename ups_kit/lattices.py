@@ -73,7 +73,7 @@ class Windows:
             region = REGIONS * region + own.view([-1 if place == axis else 1 for place in range(len(self.lattice))])
         cut = self._cut(region[None, ..., None])
         heard = (cut == cut.mT)[None, :, None]
-        return heard.expand(len(tokens), -1, -1, -1, -1).flatten(0, 1)
+        return heard.expand(tokens.shape[0], -1, -1, -1, -1).flatten(0, 1)
 
     def places(self, domain: Sequence[tuple[float, float]], like: Tensor) -> Tensor:
         """Where the tokens of a window stand from its first one on, (tokens of a window, space_dims)."""
@@ -95,7 +95,7 @@ class Windows:
         dims = len(self.lattice)
         parts = [part for both in zip(self.counts, self.sizes) for part in both]
         order = [0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2), 2 * dims + 1]
-        cut = values.reshape(len(values), *parts, values.shape[-1]).permute(order)
+        cut = values.reshape(values.shape[0], *parts, values.shape[-1]).permute(order)
         return cut.reshape(-1, math.prod(self.sizes), values.shape[-1])
 
 
@@ -143,8 +143,8 @@ class Merge(nn.Module):
         values = evened(torch.unflatten(tokens, 1, tuple(lattice)), self.periodic)
         parts = [part for size in halved(lattice) for part in (size, 2)]
         order = [0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2), 2 * dims + 1]
-        values = values.reshape(len(tokens), *parts, tokens.shape[-1]).permute(order)
-        merged: Tensor = self.linear(values.reshape(len(tokens), math.prod(halved(lattice)), -1))
+        values = values.reshape(tokens.shape[0], *parts, tokens.shape[-1]).permute(order)
+        merged: Tensor = self.linear(values.reshape(tokens.shape[0], math.prod(halved(lattice)), -1))
         return merged
 
 
@@ -160,9 +160,9 @@ class Spread(nn.Module):
     def forward(self, tokens: Tensor, lattice: Sequence[int]) -> Tensor:
         """`lattice` is that of the tokens that are given back."""
         dims, coarse = len(lattice), halved(lattice)
-        values: Tensor = self.linear(tokens).view(len(tokens), *coarse, *[2] * dims, -1)
+        values: Tensor = self.linear(tokens).view(tokens.shape[0], *coarse, *[2] * dims, -1)
         order = [0, *(place for axis in range(1, 1 + dims) for place in (axis, axis + dims)), 1 + 2 * dims]
-        values = values.permute(order).reshape(len(tokens), *(2 * size for size in coarse), values.shape[-1])
+        values = values.permute(order).reshape(tokens.shape[0], *(2 * size for size in coarse), values.shape[-1])
         for axis, size in enumerate(lattice, start=1):
             values = values.narrow(axis, 0, size)
         return values.flatten(1, dims)

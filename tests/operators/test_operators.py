@@ -250,3 +250,24 @@ def test_keys_are_held_against_the_data(config: Any, expected: dict[str, str]) -
     assert problems.keys() == expected.keys()
     assert all(text in problems[key] for key, text in expected.items())
     assert not any(key in ("window", "depths", "levels") for key, _ in config.check(spec(1), LatentSpec(8)))
+
+
+class Stepped(nn.Module):
+    """An operator as a function of tensors, for export."""
+
+    def __init__(self, operator: nn.Module, like: Latent) -> None:
+        super().__init__()
+        self.operator, self.like = operator, like
+
+    def forward(self, tokens: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        after: Latent = self.operator(self.like._replace(tokens=tokens), condition)
+        return after.tokens
+
+
+@pytest.mark.parametrize("name", ["pde_transformer", "unet"])
+def test_operators_are_exported_for_any_number_of_samples(name: str) -> None:
+    like, batch = latent((8, 12)), torch.export.Dim("batch", min=2, max=64)
+    model = Stepped(built(LEARNED[name], 2, periodic=False), like).eval()
+    exported = torch.export.export(model, (like.tokens, CONDITION), dynamic_shapes=({0: batch}, {0: batch}))
+    tokens, condition = torch.randn(5, 96, WIDTH), torch.randn(5, 2)
+    torch.testing.assert_close(exported.module()(tokens, condition), model(tokens, condition), atol=1e-5, rtol=1e-5)

@@ -97,9 +97,9 @@ class FNOOperator(nn.Module):
     def forward(self, latent: Latent, condition: Tensor) -> Latent:
         lattice = self._lattice(latent)
         tokens = latent.tokens
-        values = self._pad(self.lift(tokens).reshape(len(tokens), *lattice, -1))
+        values = self._pad(self.lift(tokens).reshape(tokens.shape[0], *lattice, -1))
         ones = (1,) * len(lattice)
-        modulation = self.modulation(condition).view(len(tokens), *ones, len(self.spectral), 2, -1)
+        modulation = self.modulation(condition).view(tokens.shape[0], *ones, len(self.spectral), 2, -1)
         for layer, (spectral, skip) in enumerate(zip(self.spectral, self.skips)):
             scale, shift = modulation[..., layer, 0, :], modulation[..., layer, 1, :]
             values = F.gelu((spectral(values) + skip(values)) * (1 + scale) + shift)
