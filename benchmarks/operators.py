@@ -31,7 +31,7 @@ PERSISTENCE = {"one step": "floors.persistence.one_step.nrmse", "rollout": "floo
 KEYS: dict[int, dict[str, str]] = {
     1: {
         "transformer": '{ use = "transformer", depth = 4, mlp_ratio = 2.0 }',
-        "pde_transformer": '{ use = "pde_transformer", depths = [1, 2], mlp_ratio = 2.0, window = 8 }',
+        "pde_transformer": '{ use = "pde_transformer", depths = [1, 1, 1], mlp_ratio = 2.0, window = 8 }',
         "unet": '{ use = "unet", levels = 2, hidden = 56 }',
         "fno": '{ use = "fno", modes = 16, hidden = 32 }',
         "persistence": '{ use = "persistence" }',
