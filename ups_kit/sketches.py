@@ -48,7 +48,7 @@ def _tables(config: type, catalog: Catalog, path: tuple[str, ...]) -> list[str]:
 
 def _samples(kind: str, catalog: Catalog, path: tuple[str, ...]) -> list[list[str]]:
     """The entries of an array of components: the shortest, and for stages one that trains before it."""
-    training = [name for name, entry in catalog[kind].items() if issubclass(entry.config, FitSettings)]
+    training = [name for name, entry in catalog[kind].items() if _trains_on_losses(entry.config)]
     first = [_component(kind, catalog, path, training)] if training else []
     last = _component(kind, catalog, path)
     return first if last in first else [*first, last]
@@ -70,8 +70,13 @@ def _component(kind: str, catalog: Catalog, path: tuple[str, ...], among: Sequen
     return [f'use = "{names[0]}"', *_tables(catalog[kind][names[0]].config, catalog, path)]
 
 
+def _trains_on_losses(config: type) -> bool:
+    """Whether a stage trains the model itself: others go on from what such a stage has trained."""
+    return issubclass(config, FitSettings) and _holds("loss", config)
+
+
 def _holds(kind: str, config: type) -> bool:
-    """Whether a component must be given others of its own kind, which is no way to begin."""
+    """Whether a component must be given others of a kind; of its own kind, that is no way to begin."""
     return any(
         kind_of(inner) == kind
         for key in keys_of(config).values()
