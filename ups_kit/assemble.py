@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .data.normalisation import Normaliser
-    from .interfaces import Dataset, Stage
+    from .interfaces import Dataset, Stage, StageConfig
     from .model import LatentModel
 
 
@@ -204,8 +204,20 @@ def _order_problems(recipe: Recipe) -> Iterator[Problem]:
                 f"stages.{stage.name}", f"two stages are called '{stage.name}'; give one of them another name"
             )
         if isinstance(stage, OrderChecks):
-            for key, message in stage.check_order(recipe.stages[:number]):
-                yield Problem(f"stages.{stage.name}.{key}" if key else f"stages.{stage.name}", message)
+            earlier, later = recipe.stages[:number], recipe.stages[number + 1 :]
+            for key, message in stage.check_order(earlier):
+                path = f"stages.{stage.name}.{key}" if key else f"stages.{stage.name}"
+                yield Problem(path, message + _comes_later(stage, (key, message), earlier, later))
+
+
+def _comes_later(
+    stage: OrderChecks, problem: tuple[str, str], earlier: Sequence[StageConfig], later: Sequence[StageConfig]
+) -> str:
+    """A hint where what a stage needs before it is listed after it."""
+    for other in later:
+        if problem not in list(stage.check_order([*earlier, other])):
+            return f" ('{other.name}' comes after it; stages are run in the order in which they are listed)"
+    return ""
 
 
 def _cache_problems(recipe: Recipe) -> Iterator[Problem]:
