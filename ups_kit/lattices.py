@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from attrs import frozen
 from torch import Tensor, nn
 
 REGIONS = 3  # along an axis: no token, a token, a token that was rolled over an end
 
 
-@frozen
-class Windows:
+class Windows(NamedTuple):
     """A lattice cut into windows of one size, for attention inside them (Liu et al., arXiv:2103.14030).
 
     An axis of n tokens is cut into ⌈n / window⌉ parts, as short as they can be; what the last lacks is filled up with
