@@ -14,7 +14,7 @@ from ups_kit.fit.settings import Budget
 from ups_kit.interfaces import Latent, LatentSpec
 from ups_plugins.grid.dataset import GridDataset
 from ups_plugins.optim import AdamWConfig
-from ups_plugins.upt.config import InverseEncodingConfig
+from ups_plugins.upt.config import ForwardConfig, InverseEncodingConfig
 from ups_plugins.upt.evaluation import answers, floors
 from ups_plugins.upt.evaluation.config import EvaluateConfig
 from ups_plugins.upt.evaluation.measurement import measure
@@ -222,13 +222,15 @@ def test_required_floors_are_those_of_the_data(dataset: GridDataset) -> None:
     assert EvaluateConfig().required(dataset.fields) == ("train_mean",)
 
 
-def test_the_codec_stage_is_refused(dataset: GridDataset) -> None:
-    losses = {"inverse_encoding": InverseEncodingConfig()}
-    config = CodecStageConfig(losses=losses, budget=Budget(steps=1), optimizer=AdamWConfig())
-    ((key, message),) = config.check(dataset.fields, LatentSpec(8))
-    assert key == "use"
-    assert "steady" in message
-    assert "use the stage 'operator' with the loss 'forward'" in message
+def test_a_codec_of_answers_takes_the_losses_of_frames_and_no_others(dataset: GridDataset) -> None:
+    def problems(loss: Any) -> list[tuple[str, str]]:
+        config = CodecStageConfig(losses={"loss": loss}, budget=Budget(steps=1), optimizer=AdamWConfig())
+        return list(config.check(dataset.fields, LatentSpec(8)))
+
+    assert not problems(InverseEncodingConfig())
+    ((key, message),) = problems(ForwardConfig())
+    assert key == "losses.loss"
+    assert "needs the operator" in message
 
 
 @torch.no_grad()

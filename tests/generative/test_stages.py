@@ -30,6 +30,7 @@ from ups_plugins.operators.config import TransformerConfig
 from ups_plugins.optim import AdamWConfig
 from ups_plugins.simulators.config import Burgers1DConfig, Darcy2DConfig
 from ups_plugins.upt.config import ForwardConfig, InverseEncodingConfig
+from ups_plugins.upt.evaluation.reach import gradient_reach, seen_by_stage
 from ups_plugins.upt.training.config import CodecStageConfig, OperatorStageConfig
 
 SETTINGS: dict[str, Any] = {
@@ -143,6 +144,15 @@ def test_a_codec_of_answers_is_an_encoder_of_its_own(darcy: Dataset, tmp_path: P
     found = run(experiment, CODEC, tmp_path)
     assert found["best_score"] < 0.5  # nRMSE of answers that are encoded and decoded
     assert all(torch.equal(value, kept[name]) for name, value in experiment.model.encoder.state_dict().items())
+
+
+def test_the_audit_sees_a_codec_of_answers_through_its_own_encoder(darcy: Dataset) -> None:
+    experiment = experiment_of(darcy, CODEC)
+    (row,) = gradient_reach(experiment.model, darcy, (CODEC,), 0)
+    assert row.norms["encoder"]
+    assert not row.missing()
+    seen, _ = seen_by_stage(experiment.model, darcy, CODEC)
+    assert seen.encoder is experiment.model.added["codec"]
 
 
 def test_answers_are_frames_that_stand_still(darcy: Dataset) -> None:

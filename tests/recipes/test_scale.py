@@ -9,10 +9,12 @@ import torch
 
 from ups_kit import Field, FieldSpec
 from ups_kit.assemble import build_model
+from ups_kit.data.normalisation import Normaliser
 from ups_kit.reading import read_recipe
 
 SCALE = Path(__file__).parents[2] / "recipes/scale"
 MILLIONS = {"upt_8m": 8, "upt_17m": 17, "upt_68m": 68}  # Alkin et al., arXiv:2402.12365, transient flows
+NORMALISER = Normaliser((0.0,) * 3, (1.0,) * 3, (0.0,) * 2, (1.0,) * 2, (False,) * 2, (0.0,) * 2, (1.0,) * 2)
 FLOW = FieldSpec(
     (Field("velocity", 2), Field("pressure")),
     ((0.0, 3.0), (0.0, 2.0)),
@@ -31,7 +33,7 @@ FLOW = FieldSpec(
 def test_the_size_is_that_of_the_paper(name: str) -> None:
     recipe = read_recipe(SCALE / f"{name}.toml").recipe
     with torch.device("meta"):
-        model = build_model(recipe, FLOW)
+        model = build_model(recipe, FLOW, NORMALISER)
     counts = {part: sum(weight.numel() for weight in module.parameters()) for part, module in model.parts.items()}
     assert sum(counts.values()) == pytest.approx(1e6 * MILLIONS[name], rel=0.07), counts
 

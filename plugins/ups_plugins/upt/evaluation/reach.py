@@ -13,10 +13,13 @@ from attrs import frozen
 from torch import nn
 
 from ups_kit.batching import to_device
+from ups_kit.data.answers import Answers, answer_model
 from ups_kit.errors import UpsKitError
 from ups_kit.fit.forward import LossTerm, compute_losses
 from ups_kit.interfaces import Batch, Dataset, Loss, Progress
 from ups_kit.weighting import Weighted
+
+from ..training.config import CodecStageConfig
 
 if TYPE_CHECKING:
     from ups_kit.model import LatentModel
@@ -54,19 +57,26 @@ def gradient_reach(model: LatentModel, dataset: Dataset, stages: tuple[Any, ...]
 
     Each loss is computed alone, with weight 1 and its curriculum at its end, on one batch of training windows. Losses
     of weight 0 and stages without a budget are left out: they train nothing. The model's own gradients stay as they
-    were.
+    were. Of steady data a codec's losses are those of the answers, and its encoder is the one that it adds.
     """
     reached = []
-    fields = dataset.fields
     for stage in stages:
         if getattr(getattr(stage, "budget", None), "is_zero", False):
             continue  # skipped: its losses train nothing
+        seen, asked = seen_by_stage(model, dataset, stage)
         for name, config in losses_of(stage).items():
             if getattr(config, "weight", 1.0) == 0:
                 continue
-            loss: Loss = config.build(fields)
-            reached.append(_reach(model, dataset, stage.name, LossTerm(name, Weighted(), loss), seed))
+            loss: Loss = config.build(asked.fields)
+            reached.append(_reach(seen, asked, stage.name, LossTerm(name, Weighted(), loss), seed))
     return reached
+
+
+def seen_by_stage(model: LatentModel, dataset: Dataset, stage: object) -> tuple[LatentModel, Dataset]:
+    """Model and data as a stage's losses see them."""
+    if isinstance(stage, CodecStageConfig) and dataset.fields.steady:
+        return answer_model(model, model.added[stage.name]), Answers(dataset)
+    return model, dataset
 
 
 def require_reach(reached: list[Reach]) -> None:
