@@ -14,8 +14,8 @@ from .bundle import DESCRIPTION, Bundle, load_bundle
 from .console import Console
 from .errors import BELOW_FLOOR_EXIT_CODE, DataError, StorageError, UsageError, did_you_mean
 from .fit.settings import FitSettings
-from .folder import EVALUATIONS, RECORD, RunFolder, new_run_folder, what_is_at, write_json
-from .interfaces import Elsewhere, EvaluatesElsewhere, Stage, StageConfig
+from .folder import EVALUATIONS, RECORD, RunFolder, new_run_folder, read_record, what_is_at, write_json
+from .interfaces import Elsewhere, EvaluatesElsewhere, EvaluatesFiner, Stage, StageConfig
 from .plugins import Catalog
 from .reading import read_resolved
 from .recipe import Recipe
@@ -52,6 +52,7 @@ def evaluate(
     path: Path,
     *,
     asked: Sequence[Elsewhere] = (),
+    finer: Sequence[int] = (),
     changes: Mapping[str, Any] | None = None,
     stage: str | None = None,
     device: str | None = None,
@@ -60,21 +61,26 @@ def evaluate(
 ) -> Evaluated:
     """Evaluate the model of a run folder or a bundle by its recipe's stage that evaluates, with its keys changed.
 
-    With `asked` the same trajectories on other points: `transfer.json` and `transfer.html` in the run folder. Without,
+    With `asked` the same trajectories on other points: `transfer.json` and `transfer.html` in the run folder. With
+    `finer` at so many times as many points along each axis: `finer.json` and `finer.html`. Without either,
     a report and a summary in a new folder below it. `out` is where to write instead, and `partial` takes a run whose
     training is not finished. Raises UpsKitError.
     """
+    if asked and finer:
+        raise UsageError("--finer asks between the data's own points, --on elsewhere; ask for one of them at a time")
     found = find(path, device, partial)
     if found.run is None and out is None:
         raise UsageError(f"{path}: is a bundle without a run folder around it; say where to write: --out FOLDER")
     recipe, number = _changed(found.recipe, stage, changes or {})
     _check_bundle(found)
     experiment = assemble(recipe, found.catalog)
-    _take_weights(experiment, found)
+    experiment = _with_weights(experiment, found)
     config, built = recipe.stages[number], experiment.stages[number]
     trackers = Trackers([Console()])
     if asked:
         return _transfer(config, built, experiment, asked, _folder(found, out), trackers)
+    if finer:
+        return _finer(config, built, experiment, finer, _folder(found, out), trackers)
     folder = new_run_folder(found.path, EVALUATIONS) if out is None else _folder(found, out)
     result = dict(built.run(experiment, folder.stage(config.name), trackers))
     write_json(folder.summary, {"recipe": recipe.run.name, "of": str(found.path), **result})
@@ -92,6 +98,19 @@ def _transfer(
     if not isinstance(built, EvaluatesElsewhere):
         raise UsageError(f"the stage '{config.name}' evaluates on the data's own points alone; leave --on out")
     return Evaluated(folder.path, built.transfer(experiment, asked, folder, trackers))
+
+
+def _finer(
+    config: StageConfig,
+    built: Stage,
+    experiment: Experiment,
+    factors: Sequence[int],
+    folder: RunFolder,
+    trackers: Trackers,
+) -> Evaluated:
+    if not isinstance(built, EvaluatesFiner):
+        raise UsageError(f"the stage '{config.name}' evaluates on the data's own points alone; leave --finer out")
+    return Evaluated(folder.path, built.finer(experiment, factors, folder, trackers))
 
 
 def _folder(found: Found, out: Path | None) -> RunFolder:
@@ -132,15 +151,16 @@ def _refuse_unfinished(found: Found, partial: bool) -> None:
     status = found.path / "STATUS"
     word = status.read_text(errors="replace").strip()[:40] if status.is_file() else "not begun"
     which = ", ".join(f"'{name}'" for name in missing)
-    message = f"{found.path}: this run is {word}: of its training stages {which} did not finish"
+    asked = read_record(found.path / RECORD).get("course", {}).get("asked", "")
+    alone = asked.startswith("--only")
+    word, verb = (f"of {asked} alone", "were not run") if alone else (word, "did not finish")
+    onward = f"`upskit run {found.path} --{f'from {missing[0]}' if alone else 'resume'}` goes on with it"
+    message = f"{found.path}: this run is {word}: of its training stages {which} {verb}"
     if not (found.bundle / DESCRIPTION).is_file():
-        raise UsageError(f"{message}, and there is no bundle; `upskit run {found.path} --resume` goes on with it")
+        raise UsageError(f"{message}, and there is no bundle; {onward}")
     if not partial:
         done = ", ".join(name for name in stages if name not in missing)
-        raise UsageError(
-            f"{message}; `upskit run {found.path} --resume` goes on with it; to evaluate what there is, the model "
-            f"after {done}, add --allow-partial"
-        )
+        raise UsageError(f"{message}; {onward}; to evaluate what there is, the model after {done}, add --allow-partial")
 
 
 def _changed(recipe: Recipe, name: str | None, changes: Mapping[str, Any]) -> tuple[Recipe, int]:
@@ -173,12 +193,18 @@ def _check_bundle(found: Found) -> None:
         raise StorageError(f"{found.bundle}: is not there; a run leaves its model in it when it has trained")
 
 
-def _take_weights(experiment: Experiment, found: Found) -> None:
-    """The trained weights. Raises DataError where the data are not those that the model was trained and split by."""
+def _with_weights(experiment: Experiment, found: Found) -> Experiment:
+    """The experiment with the trained weights, and without the stages that have not trained.
+
+    Raises DataError where the data are not those that the model was trained and split by.
+    """
     bundle = load_bundle(found.bundle, found.catalog)
     _check_splits(experiment, bundle, found)
     experiment.model.load_state_dict(bundle.model.state_dict())
     experiment.model.eval()
+    stages = experiment.recipe.stages
+    done = tuple(stage for stage in stages if not isinstance(stage, FitSettings) or stage.name in bundle.trained)
+    return attrs.evolve(experiment, recipe=attrs.evolve(experiment.recipe, stages=done))
 
 
 def _check_splits(experiment: Experiment, bundle: Bundle, found: Found) -> None:

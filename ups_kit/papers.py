@@ -16,7 +16,7 @@ from .console import Console
 from .differences import ABSENT, PLACES, Difference, default_paths, differences
 from .errors import UsageError, did_you_mean
 from .fit.settings import FitSettings
-from .folder import RECORD_FORMAT, RunFolder, read_json, read_record, write_json, write_text
+from .folder import RECORD, RECORD_FORMAT, RunFolder, read_json, read_record, write_json, write_text
 from .interfaces import AddsPart
 from .keypaths import render
 from .recipe import Recipe
@@ -24,8 +24,6 @@ from .stage_keys import WATCHED
 
 if TYPE_CHECKING:
     from .assemble import Experiment
-
-RECORD = "resolved.json"
 
 
 @frozen

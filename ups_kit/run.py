@@ -20,6 +20,7 @@ from .errors import BELOW_FLOOR_EXIT_CODE, DataError, DivergedError, Preempted, 
 from .fit.interrupts import sigterm_preempts
 from .fit.settings import FitSettings
 from .folder import (
+    RECORD,
     RECORD_FORMAT,
     RunFolder,
     StageFolder,
@@ -29,7 +30,7 @@ from .folder import (
     write_json,
 )
 from .interfaces import Dataset, Stage, StageConfig, TakesLatents
-from .papers import RECORD, Papers, changed_during, changed_keys
+from .papers import Papers, changed_during, changed_keys
 from .plugins import Catalog, discover
 from .reading import resolved
 from .recipe import Recipe

@@ -19,6 +19,7 @@ from .differences import ABSENT, Difference
 from .errors import StorageError, UsageError, did_you_mean
 from .fit.settings import FitSettings
 from .folder import (
+    RECORD,
     RunFolder,
     StageFolder,
     last_run_folder,
@@ -29,7 +30,6 @@ from .folder import (
     write_text,
 )
 from .interfaces import Dataset, StageConfig
-from .papers import RECORD
 from .recipe import Recipe
 from .stage_keys import Recorded, data_record, files_record, key_of, training_stages
 

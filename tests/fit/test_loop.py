@@ -22,7 +22,7 @@ from ups_kit.fit.clock import BudgetClock
 from ups_kit.fit.interrupts import stop_requests
 from ups_kit.fit.loop import fit
 from ups_kit.fit.optim import moving_average
-from ups_kit.fit.precision import Precision, choose_device, compiled_parts
+from ups_kit.fit.precision import Precision, check_compiler, choose_device, compiled_parts
 from ups_kit.fit.settings import Budget
 from ups_kit.fit.state import CheckpointFolder
 from ups_kit.interfaces import Progress
@@ -352,6 +352,26 @@ def test_an_absent_device_is_named_with_those_that_are_there(monkeypatch: pytest
 def test_fp16_on_a_cpu_is_refused() -> None:
     with pytest.raises(UsageError, match="'fp16' needs a GPU"):
         Precision(torch.device("cpu"), "fp16").check()
+
+
+def test_bf16_on_a_gpu_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old card")
+    with pytest.raises(UsageError, match="an old card has no 'bf16'; use 'fp16' or 'fp32'"):
+        Precision(torch.device("cuda"), "bf16").check()
+
+
+def test_no_compiler_is_told_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_compiler(torch.device("cpu"))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    with pytest.raises(
+        UsageError, match=r"run\.compile: torch\.compile needs a C\+\+ compiler .*no-such-compiler"
+    ) as told:
+        check_compiler(torch.device("cpu"))
+    assert str(told.value).endswith("or run without it: --set run.compile=false")
+    monkeypatch.setattr("ups_kit.fit.precision.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs triton on a GPU"):
+        check_compiler(torch.device("cuda"))
 
 
 @pytest.mark.parametrize(

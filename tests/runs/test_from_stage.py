@@ -13,9 +13,11 @@ from typing import Any
 import attrs
 import h5py
 import pytest
+from click.testing import CliRunner
 from safetensors.torch import load
 
 import ups_kit
+from ups_kit.cli import cli
 from ups_kit.errors import StorageError, UsageError
 from ups_kit.evaluating import evaluate
 from ups_kit.fit.settings import Budget
@@ -127,6 +129,18 @@ def test_only_evaluate_evaluates_what_is_finished(pipeline: Pipeline, stopped: C
     order = sorted(between.stages, key=lambda stage: stage.name == "diffusion")  # evaluate before diffusion
     added = run(attrs.evolve(between, stages=tuple(order)), from_stage="diffusion")
     assert set(added.summary["stages"]) == {"codec", "operator", "diffusion"}
+
+
+def test_a_run_of_one_stage_is_evaluated_only_where_that_is_asked_for(pipeline: Pipeline, finished: Path) -> None:
+    """And then without what has not trained: the diffusion stands in its bundle as it was drawn."""
+    stages = ("codec", "operator", "diffusion", "evaluate")
+    alone = run(pipeline(stages=stages), only="operator", of=finished)
+    says = r"this run is of --only operator alone: .*'diffusion' were not run; `upskit run .* --from diffusion` goes on"
+    with pytest.raises(UsageError, match=says):
+        evaluate(alone.folder)
+    found = evaluate(alone.folder, partial=True).result
+    assert found["status"] == "ok"
+    assert not found.get("ensembles")
 
 
 # -- what is stale ----------------------------------------------------------------------------------------------------
@@ -286,3 +300,23 @@ def test_a_damaged_stage_is_not_taken_over(pipeline: Pipeline, finished: Path, t
         (copy / "operator" / "done.json").write_text("{")
     with pytest.raises(StorageError, match=r"operator/(model\.safetensors|done\.json).*restore it"):
         run(pipeline(), from_stage="diffusion", of=copy)
+
+
+def test_a_run_folder_stands_for_its_recipe_and_for_where_stages_are_taken_from(
+    pipeline: Pipeline, finished: Path, files: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "moved" / "burgers"
+    shutil.copytree(finished, home / "1")
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner()
+    told = runner.invoke(cli, ["run", str(home / "1"), "--only", "diffusion"])
+    assert isinstance(told.exception, UsageError)
+    assert "call upskit from where that path leads to it" in str(told.exception)
+    record = json.loads((home / "1" / "resolved.json").read_text())
+    record["values"]["run"]["folder"] = "moved"
+    (home / "1" / "resolved.json").write_text(json.dumps(record))
+    again = runner.invoke(cli, ["run", "moved/burgers/1", "--only", "diffusion", "--json"])
+    assert again.exit_code == 0, again.exception
+    assert files.weights(home / "2", "diffusion") == files.weights(finished, "diffusion")
+    told = runner.invoke(cli, ["run", "moved/burgers/1", "--only", "diffusion", "--set", "run.seed=1"])
+    assert "--set goes with a recipe file" in str(told.exception)

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import Problem, UsageError
+from ..folder import RECORD
 from .recipes import SETTINGS, check_parts
 
 if TYPE_CHECKING:
     from ..reading import ReadRecipe
-
-RECORD = "resolved.json"  # what makes a folder that of a run
 
 
 @click.command()
