@@ -28,7 +28,7 @@ SOURCES = [*CODE, *sorted((ROOT / "recipes").glob("*.toml"))]
 
 def test_the_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     with torch.random.fork_rng():
