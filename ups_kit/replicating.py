@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
@@ -27,8 +27,10 @@ from .errors import BELOW_FLOOR_EXIT_CODE, Preempted, StorageError, UpsKitError,
 from .fit.interrupts import sigterm_preempts
 from .fit.settings import FitSettings
 from .folder import RECORD, new_run_folder, read_json, write_json, write_text
-from .reading import ReadRecipe
 from .tables import unstructure
+
+if TYPE_CHECKING:
+    from .reading import ReadRecipe
 
 REPLICATES = "replicates"  # beside a name's numbered run folders
 CONFIDENCE = 0.95
