@@ -17,7 +17,7 @@ import ups_kit
 from ups_plugins.upt.evaluation.rollouts import Runner
 from ups_plugins.upt.evaluation.truth import read_truth
 
-from .conftest import Case, Upskit
+from .conftest import Case, Upskit, made
 
 STEPS = 5
 
@@ -210,3 +210,24 @@ def test_a_sample_of_a_store_of_meshes(meshes: Case, upskit: Upskit, tmp_path: P
     bundle = ups_kit.load(meshes.folder)
     python = bundle.predict(frames, {"viscosity": 0.02}, 2, asked, positions=places, statics=source.given(1))
     np.testing.assert_allclose(grid["fields/velocity"].reshape(2, 35, 2), python[0], atol=1e-5)
+
+
+def test_a_task_of_several(home: Path, upskit: Upskit, tmp_path: Path) -> None:
+    """Its own layout reads the file, and it is asked about its own domain and parameters."""
+    settings = []
+    for task, points in (("burgers", 64), ("advection", 32)):
+        of, made_of = f"dataset.tasks.{task}", f"dataset.tasks.{task}.simulate"
+        settings += [f"{of}.path={home / f'{task}_task.h5'}", f"{of}.train=6", f"{of}.validation=2", f"{of}.test=3"]
+        settings += [f"{made_of}.trajectories=11", f"{made_of}.frames=6", f"{made_of}.points={points}"]
+    case = made(home, "multitask.toml", "", *settings, "latent.width=16", "encoder.patch_size=4", "operator.depth=1")
+    common = ("predict", case.folder, "--input", home / "advection_task.h5", "--steps", 2, "--out", tmp_path / "o.npz")
+    assert upskit(*common, "--task", "advection", "--points", "grid:50")[0] == 0
+    found = arrays(tmp_path / "o.npz")
+    assert (found["fields/u"].shape, "parameters/beta" in found) == ((2, 50, 1), True)
+    for options, message in (
+        ((), "task: this model is of several tasks; say which: burgers, advection"),
+        (("--task", "advecton"), "there is no task 'advecton'; did you mean 'advection'?"),
+        (("--task", "burgers"), "its fields are on 32, and the model is given a grid of 64 points"),
+    ):
+        code, _, said = upskit(*common, "--overwrite", *options)
+        assert (code, message in said) == (3, True), said
