@@ -91,7 +91,7 @@ def run(
             taken = _still_to_take(recorded, course, experiment, folder)
         folder.set_status("running")
         console.line(f"run {folder.path} on {experiment.device}")
-        for notice in notices(recorded, taken, experiment.dataset, versions(recipe, catalog)):
+        for notice in notices(taken, experiment.dataset, versions(recipe, catalog)):
             console.line(f"warning: {notice}")
         trackers = Trackers([MetricsFile(folder.metrics), *(t.build(folder.path) for t in recipe.trackers), console])
         going = Going(experiment, folder, trackers, console, resume, recorded, record, course)

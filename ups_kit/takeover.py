@@ -296,7 +296,7 @@ def _take_metrics(stages: Sequence[Finished], folder: RunFolder) -> None:
     write_text(folder.metrics, "".join(kept))
 
 
-def notices(recorded: Recorded, stages: Iterable[Finished], dataset: Dataset, now: Mapping[str, str]) -> Iterator[str]:
+def notices(stages: Iterable[Finished], dataset: Dataset, now: Mapping[str, str]) -> Iterator[str]:
     """What is worth saying of stages that are taken over: other versions, and files with another date or content."""
     for finished in stages:
         where = f"{finished.room.run.path}: its stage '{finished.stage.name}'"
