@@ -20,6 +20,9 @@ LAYOUTS = ("grid", "mesh", "particles")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--on", "layouts", multiple=True, type=click.Choice(LAYOUTS), help="Evaluate on such points. Repeatable.")
 @click.option("--points", multiple=True, type=click.IntRange(min=1), help="About how many points. Repeatable.")
+@click.option(
+    "--finer", multiple=True, type=int, metavar="FACTOR", help="Decode at so many times as many points. Repeatable."
+)
 @click.option("--split", type=click.Choice(("train", "validation", "test")), help="Trajectories that are evaluated.")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps that are rolled out.")
 @click.option("--trajectories", type=click.IntRange(min=1), help="How many trajectories, spread over the split.")
@@ -32,6 +35,7 @@ def evaluate(
     run: Path,
     layouts: Sequence[str],
     points: Sequence[int],
+    finer: Sequence[int],
     split: str | None,
     steps: int | None,
     trajectories: int | None,
@@ -48,6 +52,10 @@ def evaluate(
     With --on and --points the same states on another discretisation or resolution: encoded from so many points, scored
     there and at the data's own points, beside what interpolation between the given points would do. Writes
     transfer.json and transfer.html into the run folder.
+
+    With --finer 2 or 4 zero-shot super-resolution: a model that was trained on every 4th point (dataset.space_stride)
+    is given those, and decoded at 2 or 4 times as many along each axis, beside interpolation. Writes finer.json and
+    finer.html.
     """
     if bool(layouts) != bool(points):
         given, missing = ("--on", "--points N") if layouts else ("--points", "--on grid, mesh or particles")
@@ -61,6 +69,7 @@ def evaluate(
         done = evaluate_run(
             run,
             asked=asked,
+            finer=tuple(dict.fromkeys(finer)),
             changes={key: value for key, value in options.items() if value is not None},
             stage=stage,
             device=device,

@@ -299,6 +299,20 @@ class EvaluatesElsewhere(Protocol):
         ...
 
 
+@runtime_checkable
+class EvaluatesFiner(Protocol):
+    """A stage that can ask a trained model between the points that it was trained on: for `upskit evaluate --finer`."""
+
+    def finer(
+        self, experiment: Experiment, factors: Sequence[int], folder: RunFolder, trackers: Trackers
+    ) -> Mapping[str, Any]:
+        """Measure, write `finer.json` and `finer.html` into the folder, return what the first holds.
+
+        Raises UsageError with everything that cannot be had, before anything is computed.
+        """
+        ...
+
+
 class Metric(Protocol):
     """A number from predictions and truths in physical units, (S, frames, N, C) each."""
 

@@ -81,6 +81,17 @@ class Evaluation:
 
         return run_transfer(experiment, self._config, asked, folder, trackers)
 
+    def finer(
+        self, experiment: Experiment, factors: Sequence[int], folder: RunFolder, trackers: Trackers
+    ) -> Mapping[str, Any]:
+        """The model decoded at finer points of the same files; writes `finer.json` and `finer.html`.
+
+        Raises UsageError with everything that cannot be had, before any state is read.
+        """
+        from .finer.running import run_finer
+
+        return run_finer(experiment, self._config, factors, folder, trackers)
+
     def _evaluate(self, experiment: Experiment, task: str, trackers: Trackers) -> Evaluated:
         """One task, or all there is."""
         config = self._config

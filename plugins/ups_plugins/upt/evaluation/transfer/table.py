@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TextIO
 
@@ -22,11 +23,12 @@ NAMES = {
 
 @frozen
 class Sheet:
-    """One table: what it compares, its head, and its lines of text; the first two cells say which points."""
+    """One table: what it compares, its head, its lines of text, and how many of their cells are names."""
 
     title: str
     head: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
+    names: int = 1
 
 
 def sheets(transfer: Transfer) -> list[Sheet]:
@@ -78,26 +80,33 @@ NOTES = {
 
 def print_transfer(transfer: Transfer, stream: TextIO | None = None) -> None:
     """Print all tables as plain text of at most 80 columns, in colour on a terminal."""
+    print_sheets(head(transfer), sheets(transfer), NOTES, verdict(transfer), stream)
+
+
+def print_sheets(
+    lead: str, tables: Sequence[Sheet], notes: Mapping[str, str], sentences: Sequence[str], stream: TextIO | None = None
+) -> None:
+    """Print a line of what was computed, tables, what their words mean, and what follows from them."""
     from rich.console import Console
     from rich.table import Table
 
     stream = stream or sys.stdout
     console = Console(file=stream, highlight=False)
     with console.capture() as capture:
-        console.print(head(transfer), markup=False)
-        for sheet in sheets(transfer):
+        console.print(lead, markup=False)
+        for sheet in tables:
             table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
             for place, name in enumerate(sheet.head):
-                table.add_column(name, justify="right" if place else "left", no_wrap=True)
+                table.add_column(name, justify="left" if place < sheet.names else "right", no_wrap=True)
             for line in sheet.lines:
                 table.add_row(*line)
             console.print()
             console.print(sheet.title, markup=False, style="bold")
             console.print(table)
         console.print()
-        for name, text in NOTES.items():
+        for name, text in notes.items():
             console.print(f"{name}: {text}", markup=False, style="dim")
-        for text in verdict(transfer):
+        for text in sentences:
             console.print(text, markup=False, style="bold")
     encoding = getattr(stream, "encoding", None) or "utf-8"
     with suppress(OSError):  # nobody reads it, as in `upskit evaluate … | head`; the page has it all
