@@ -22,7 +22,7 @@ from ups_kit.model import LatentModel
 from ups_kit.tasks import Placement, TaskView
 from ups_plugins.optim import AdamWConfig
 from ups_plugins.upt.evaluation.bands import draw_drawn
-from ups_plugins.upt.evaluation.choice import Validated, choose, over_tasks
+from ups_plugins.upt.evaluation.choice import Validated, choose, factor, over_tasks
 from ups_plugins.upt.evaluation.config import EvaluateConfig
 from ups_plugins.upt.evaluation.drawing import ALONE, Drawing, Variant
 from ups_plugins.upt.evaluation.ensembles import tabulate_drawn
@@ -282,7 +282,7 @@ def test_without_validation_trajectories_nothing_is_chosen(drawn: Make) -> None:
     found = measure(own, EvaluateConfig(members=2, choose_trajectories=0)).ensembles
     assert found is not None
     assert found.choice.forecast["use"] == "operator"
-    assert found.choice.why == "the split 'validation' holds no trajectory to choose on"
+    assert found.choice.why == "there is no validation trajectory to choose on, or choose_trajectories = 0"
     own.dataset.splits["validation"] = ()
     assert measure(own, EvaluateConfig(members=2)).ensembles.choice.why == found.choice.why
 
@@ -420,6 +420,30 @@ def test_both_numbers_must_be_better() -> None:
     nothing = choose({**known, two: Validated(0.2, 0.1)}, ALONE, 10, 19)
     assert nothing.default == ALONE
     assert nothing.findings[1].text == "does not help: CRPS 0.2 is not below 0.2 of the operator alone"
+
+
+def test_what_may_be_chance_is_not_taken() -> None:
+    one = Variant("diffusion", 1)
+    operator = (1.0, 0.1, 0.1, 0.1, 0.1, 0.1)
+    lucky = (0.2, 0.12, 0.11, 0.09, 0.12, 0.1)  # much better on one trajectory, worse on most
+    steady = tuple(0.9 * value for value in operator)
+    found = {}
+    for own in (lucky, steady, operator[:1]):
+        others = operator[: len(own)]
+        mean, reference = sum(own) / len(own), sum(others) / len(own)
+        validated = {ALONE: Validated(reference, 0.3, (others,)), one: Validated(0.99 * mean, 0.2, (own,))}
+        found[own] = choose(validated, ALONE, len(own), 19)
+    assert found[lucky].default == ALONE
+    assert found[lucky].findings[0].text.startswith("not shown to help: CRPS 0.122 against 0.25")
+    assert found[steady].default == one
+    assert "0.9 to 0.9 times its own, trajectory by trajectory" in found[steady].findings[0].text
+    assert found[operator[:1]].default == ALONE  # one pair says nothing of chance
+
+
+def test_the_factor_is_student_s_interval_of_the_geometric_mean() -> None:
+    low, high = factor(((2.0, 8.0),), ((1.0, 1.0),))  # logarithms ln 2 and 3 ln 2: mean 2 ln 2, standard error ln 2
+    assert math.log(low) == pytest.approx((2 - 6.3138) * math.log(2), rel=1e-3)
+    assert math.log(high) == pytest.approx((2 + 6.3138) * math.log(2), rel=1e-3)
 
 
 def test_tasks_choose_together() -> None:

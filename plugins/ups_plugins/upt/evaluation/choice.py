@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean, variance
 from typing import Any, NamedTuple
 
 from attrs import frozen
@@ -19,6 +20,7 @@ class Validated(NamedTuple):
 
     crps: float  # of the operator alone its normalised absolute error
     nrmse: float  # of the mean of the members
+    by_trajectory: tuple[tuple[float, ...], ...] = ()  # the CRPS of each, of every task by itself
 
 
 @frozen
@@ -67,8 +69,9 @@ class Choice:
 def choose(validated: Mapping[Variant, Validated], fallback: Variant, trajectories: int, members: int) -> Choice:
     """The best by CRPS among those that help; the operator alone, or the fallback, where none does.
 
-    A drawn forecast helps if its CRPS and the nRMSE of its mean are both below the operator's. Where no operator was
-    trained, whatever gives finite numbers does.
+    A drawn forecast helps if its CRPS and the nRMSE of its mean are both below the operator's, and its CRPS is so from
+    trajectory to trajectory, beyond chance (`factor`). Where no operator was trained, whatever gives finite numbers
+    does.
     """
     operator = validated.get(ALONE)
     findings = tuple(_finding(variant, own, operator) for variant, own in validated.items() if variant != ALONE)
@@ -80,7 +83,7 @@ def choose(validated: Mapping[Variant, Validated], fallback: Variant, trajectori
         return Choice(trajectories, members, operator, findings, best.variant, f"{shortly}: {best.text}", shortly)
     shortly = f"nothing that is drawn helps on {_count(trajectories)}"
     if not trajectories:
-        shortly = "the split 'validation' holds no trajectory to choose on"
+        shortly = "there is no validation trajectory to choose on, or choose_trajectories = 0"
     why = "; ".join([shortly, *(finding.sentence for finding in findings)])
     return Choice(trajectories, members, operator, findings, fallback, why, shortly)
 
@@ -96,7 +99,8 @@ def over_tasks(choices: Sequence[Choice]) -> Choice:
         found = [_validated(choice, variant) for choice in choices]
         numbers = [own for own in found if own is not None]
         if len(numbers) == len(choices):
-            validated[variant] = Validated(*(_geometric(values) for values in zip(*numbers, strict=True)))
+            means = (_geometric([own.crps for own in numbers]), _geometric([own.nrmse for own in numbers]))
+            validated[variant] = Validated(*means, tuple(crps for own in numbers for crps in own.by_trajectory))
     fallback = ALONE if first.operator is not None else first.default
     return choose(validated, fallback, sum(choice.trajectories for choice in choices), first.members)
 
@@ -120,9 +124,35 @@ def _finding(variant: Variant, own: Validated, operator: Validated | None) -> Fi
         return Finding(variant, own, math.isfinite(own.crps) and math.isfinite(own.nrmse), numbers)
     pairs = {"CRPS": (own.crps, operator.crps), "nRMSE of the mean": (own.nrmse, operator.nrmse)}
     worse = {name: pair for name, pair in pairs.items() if not pair[0] < pair[1]}
-    verdict, word = ("does not help", "is not below") if worse else ("helps", "against")
+    low, high = factor(own.by_trajectory, operator.by_trajectory)
+    by_chance = not worse and bool(own.by_trajectory) and not high < 1
+    verdict = "does not help" if worse else "not shown to help" if by_chance else "helps"
+    word = "is not below" if worse else "against"
     texts = [f"{name} {value:.4g} {word} {other:.4g}" for name, (value, other) in (worse or pairs).items()]
-    return Finding(variant, own, not worse, f"{verdict}: {', '.join(texts)} of the operator alone")
+    text = f"{verdict}: {', '.join(texts)} of the operator alone"
+    if own.by_trajectory and not worse:
+        text += f"; CRPS {low:.3g} to {high:.3g} times its own, trajectory by trajectory"
+    return Finding(variant, own, not worse and not by_chance, text)
+
+
+def factor(values: Sequence[Sequence[float]], references: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """By which factor values differ from references, pair by pair: the geometric mean's 90 % interval (Student's t).
+
+    So a few pairs whose errors are large decide no more than others. Of several tasks each counts alike, and so do the
+    pairs of one task. Of fewer than two pairs of a task nothing is known.
+    """
+    logarithms = [
+        [math.log(max(value, NRMSE_FLOOR) / max(other, NRMSE_FLOOR)) for value, other in zip(own, theirs)]
+        for own, theirs in zip(values, references)
+    ]
+    if not logarithms or not all(len(task) > 1 and all(map(math.isfinite, task)) for task in logarithms):
+        return 0.0, math.inf
+    from scipy.stats import t
+
+    middle = fmean(fmean(task) for task in logarithms)
+    error = math.sqrt(sum(variance(task) / len(task) for task in logarithms)) / len(logarithms)
+    reach = float(t.ppf(0.95, sum(len(task) - 1 for task in logarithms))) * error
+    return math.exp(middle - reach), math.exp(middle + reach)
 
 
 def _count(trajectories: int) -> str:

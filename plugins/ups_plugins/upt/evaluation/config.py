@@ -8,7 +8,7 @@ from typing import Literal
 from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, optional
 
-from ups_kit.fit.order import trained_by
+from ups_kit.fit.order import forecasts_alone, trained_by
 from ups_kit.interfaces import Checks, FieldSpec, LatentSpec, Metric, MetricConfig, Stage, StageConfig
 
 SERIES_FLOORS = ("persistence", "spatial_mean", "linear_autoregression", "encode_decode", "interpolation")
@@ -89,7 +89,7 @@ class EvaluateConfig:
         metadata={"help": "trajectories that drawn forecasts are compared on, spread evenly over those evaluated"},
     )
     choose_trajectories: int = field(
-        default=10,
+        default=20,
         validator=ge(0),
         metadata={
             "help": "validation trajectories that decide whether drawn forecasts help and become the bundle's default; "
@@ -118,9 +118,9 @@ class EvaluateConfig:
             return self.require_beating
         return (reference_floor(fields),)
 
-    def check_order(self, earlier: Sequence[StageConfig]) -> Iterator[tuple[str, str]]:
+    def check_order(self, earlier: Sequence[StageConfig], fields: FieldSpec | None = None) -> Iterator[tuple[str, str]]:
         """Numbers of an encoder that was never trained are of no use to anyone."""
-        if "encoder" not in trained_by(earlier):
+        if "encoder" not in trained_by(earlier, fields) and not forecasts_alone(earlier):
             yield "", f"no earlier stage trains the encoder; put a stage that does, with a budget, before '{self.name}'"
 
     def build(self) -> Stage:

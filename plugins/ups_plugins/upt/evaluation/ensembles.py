@@ -92,7 +92,9 @@ def choose_forecast(drawing: Drawing, dataset: Dataset, config: EvaluateConfig) 
     validated = {}
     for variant in drawing.variants:
         table = tabulate_drawn(drawing, variant, truth)
-        validated[variant] = Validated(table["crps"].mean().item(), table["nrmse"].mean().item())
+        crps = table["crps"]
+        each = tuple(crps.flatten(1).mean(1).tolist())
+        validated[variant] = Validated(crps.mean().item(), table["nrmse"].mean().item(), (each,))
     return choose(validated, drawing.default, truth.samples, drawing.members)
 
 
