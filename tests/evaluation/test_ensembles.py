@@ -434,7 +434,7 @@ def test_what_may_be_chance_is_not_taken() -> None:
         validated = {ALONE: Validated(reference, 0.3, (others,)), one: Validated(0.99 * mean, 0.2, (own,))}
         found[own] = choose(validated, ALONE, len(own), 19)
     assert found[lucky].default == ALONE
-    assert found[lucky].findings[0].text.startswith("not shown to help: CRPS 0.122 against 0.25")
+    assert found[lucky].findings[0].text.startswith("not shown to help: CRPS 0.1221 against 0.25")
     assert found[steady].default == one
     assert "0.9 to 0.9 times its own, trajectory by trajectory" in found[steady].findings[0].text
     assert found[operator[:1]].default == ALONE  # one pair says nothing of chance
