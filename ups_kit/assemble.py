@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from .errors import DataError, Problem, RecipeError
+from .fit.order import LearnsFrom, is_skipped, trained_by
 from .fit.settings import FitSettings
 from .interfaces import (
     AddsPart,
@@ -20,6 +21,7 @@ from .interfaces import (
     TakesForms,
     TakesLatents,
 )
+from .keypaths import render
 from .plugins import Catalog, discover
 from .recipe import Recipe
 
@@ -114,16 +116,17 @@ def check(recipe: Recipe) -> list[Problem]:
     Reads headers of data files only. A DataError becomes the one problem that is reported for the dataset, at the key
     that it names.
     """
-    problems = [*_order_problems(recipe), *_cache_problems(recipe)]
     try:
         fields = recipe.dataset.describe()
         tasks = recipe.dataset.describe_tasks() if isinstance(recipe.dataset, DescribesTasks) else {"": fields}
     except DataError as error:
-        return [*problems, Problem(f"dataset.{error.key}" if error.key else "dataset", str(error), in_data=True)]
+        problem = Problem(f"dataset.{error.key}" if error.key else "dataset", str(error), in_data=True)
+        return [*_order_problems(recipe, None), *_cache_problems(recipe), problem]
+    problems = [*_order_problems(recipe, fields), *_stale_problems(recipe, fields), *_cache_problems(recipe)]
     if recipe.latent_cache is not None and fields.steady:
         problems.append(Problem("latent_cache", "steady data have no series of latents; remove [latent_cache]"))
     problems += _own_problems("dataset", recipe.dataset, fields, recipe.latent)
-    parts = {name: getattr(recipe, name) for name in ("encoder", "operator", "decoder")}
+    parts = {name: getattr(recipe, name) for name in PARTS}
     problems += _form_problems(recipe)
     problems += _constraint_problems(recipe, fields)
     for path, config in {**parts, **{f"stages.{stage.name}": stage for stage in recipe.stages}}.items():
@@ -131,6 +134,7 @@ def check(recipe: Recipe) -> list[Problem]:
     return problems
 
 
+PARTS = ("encoder", "operator", "decoder")
 FORMS = {
     "lattice": "tokens on a lattice",
     "scattered": "tokens at places of their own",
@@ -194,7 +198,7 @@ def _constraint_problems(recipe: Recipe, fields: FieldSpec) -> Iterator[Problem]
                 yield Problem(f"{path}.use", message)
 
 
-def _order_problems(recipe: Recipe) -> Iterator[Problem]:
+def _order_problems(recipe: Recipe, fields: FieldSpec | None) -> Iterator[Problem]:
     names = [stage.name for stage in recipe.stages]
     if not names:
         yield Problem("stages", 'no stage is listed; add for example [[stages]] with use = "operator"')
@@ -203,19 +207,49 @@ def _order_problems(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(
                 f"stages.{stage.name}", f"two stages are called '{stage.name}'; give one of them another name"
             )
+        if isinstance(stage, AddsPart) and "." in stage.name:  # the model's weights are told apart by dots
+            meant = stage.name.replace(".", "_")
+            message = f"'{stage.name}' names a part of the model, too, which takes no dot; nearest: '{meant}'"
+            yield Problem(render(("stages", stage.name, "name")), message)
         if isinstance(stage, OrderChecks):
             earlier, later = recipe.stages[:number], recipe.stages[number + 1 :]
-            for key, message in stage.check_order(earlier):
+            for key, message in stage.check_order(earlier, fields):
                 path = f"stages.{stage.name}.{key}" if key else f"stages.{stage.name}"
-                yield Problem(path, message + _comes_later(stage, (key, message), earlier, later))
+                yield Problem(path, message + _comes_later(stage, (key, message), earlier, later, fields))
+
+
+def _stale_problems(recipe: Recipe, fields: FieldSpec) -> Iterator[Problem]:
+    """Stages that change what an earlier one has learnt from, so that what it has learnt would no longer hold."""
+    for number, stage in enumerate(recipe.stages):
+        trained, moved = trained_by([stage], fields), dict[str, tuple[str, ...]]()
+        for place, other in enumerate(recipe.stages[:number]):
+            if isinstance(other, LearnsFrom) and not is_skipped(other):
+                learnt = trained_by(
+                    recipe.stages[:place], fields
+                )  # what comes too late is told by itself
+                if parts_moved := tuple(part for part in other.learns_from if part in trained & learnt):
+                    moved[other.name] = parts_moved
+        if moved:
+            parts = " and ".join(dict.fromkeys(part for parts in moved.values() for part in parts))
+            names = " and ".join(f"'{name}'" for name in moved)
+            yield Problem(
+                f"stages.{stage.name}",
+                f"changes the {parts} after {names} learnt from {'it' if parts in PARTS else 'them'}, so that what was "
+                f"learnt no longer holds; put '{stage.name}' before {names}"
+                + (f", or freeze the {parts} in it" if hasattr(stage, "freeze") else ""),
+            )
 
 
 def _comes_later(
-    stage: OrderChecks, problem: tuple[str, str], earlier: Sequence[StageConfig], later: Sequence[StageConfig]
+    stage: OrderChecks,
+    problem: tuple[str, str],
+    earlier: Sequence[StageConfig],
+    later: Sequence[StageConfig],
+    fields: FieldSpec | None,
 ) -> str:
     """A hint where what a stage needs before it is listed after it."""
     for other in later:
-        if problem not in list(stage.check_order([*earlier, other])):
+        if problem not in list(stage.check_order([*earlier, other], fields)):
             return f" ('{other.name}' comes after it; stages are run in the order in which they are listed)"
     return ""
 

@@ -34,6 +34,7 @@ class Limits:
     upper: tuple[float, bool] | None = None
     choices: tuple[Any, ...] | None = None
     pattern: str | None = None
+    shortest: int = 0  # of an array
 
     def __str__(self) -> str:
         """The limits in words, empty where there are none: `of at least 0 and below 1`."""
@@ -132,6 +133,7 @@ def _holds(annotation: Any) -> bool:
 def limits_of(validator: Any) -> Limits:
     """The limits that attrs' own validators set; a validator of another kind speaks for itself when it is called."""
     lower = upper = choices = pattern = None
+    shortest = 0
     for part in _parts(validator):
         if hasattr(part, "bound") and hasattr(part, "compare_op"):
             if part.compare_op.startswith(">"):
@@ -142,7 +144,9 @@ def limits_of(validator: Any) -> Limits:
             choices = tuple(part.options)
         elif hasattr(part, "pattern") and hasattr(part, "match_func"):
             pattern = part.pattern.pattern
-    return Limits(lower, upper, choices, pattern)
+        elif hasattr(part, "min_length"):
+            shortest = part.min_length
+    return Limits(lower, upper, choices, pattern, shortest)
 
 
 def _parts(validator: Any) -> Iterator[Any]:

@@ -18,6 +18,7 @@ from .console import Console
 from .data.latents import Opened, open_latents
 from .errors import BELOW_FLOOR_EXIT_CODE, DataError, DivergedError, Preempted, StorageError, UsageError
 from .fit.interrupts import sigterm_preempts
+from .fit.order import ChecksAhead, is_skipped
 from .fit.settings import FitSettings
 from .folder import (
     RECORD,
@@ -81,6 +82,8 @@ def run(
     current(recorded, finished_stages(recipe, course), None)  # before data are made
     experiment = assemble(recipe, catalog)
     taken = current(recorded, finished_stages(recipe, course), experiment.dataset)
+    if not resume:
+        _check_ahead(experiment, course)
     folder = _folder(recipe, resume) if at is None else RunFolder(at)
     console = Console()
     with folder.lock():
@@ -120,6 +123,20 @@ def _check_options(
         )
     if allow_changed and not resume:
         raise UsageError(f"--allow-changed {allow_changed[0]}: goes with --resume; a new run may be of any recipe")
+
+
+def _check_ahead(experiment: Experiment, course: Course) -> None:
+    """What no stage could train on is told before the first one begins, and before a folder is made."""
+    found: list[UsageError | DataError] = []
+    for config, stage in zip(experiment.recipe.stages, experiment.stages, strict=True):
+        done = config.name in course.left_out or config.name in course.taken or is_skipped(config)
+        if isinstance(stage, ChecksAhead) and not done:
+            try:
+                stage.check_ahead(experiment)
+            except (UsageError, DataError) as error:
+                found.append(error)
+    if found:
+        raise type(found[0])("\n".join(map(str, found))) from found[0]
 
 
 def _still_to_take(recorded: Recorded, course: Course, experiment: Experiment, folder: RunFolder) -> list[Finished]:

@@ -153,6 +153,8 @@ def _limited(schema: Schema, limits: Limits, members: Limits | None) -> Schema:
         schema = {**schema, "enum": list(limits.choices)}
     if limits.pattern is not None and schema.get("type") == "string":
         schema = {**schema, "pattern": f"^(?:{limits.pattern})$"}
+    if limits.shortest and schema.get("type") == "array":
+        schema = {**schema, "minItems": limits.shortest}
     if members is not None and "items" in schema:
         schema = {**schema, "items": _limited(schema["items"], members, None)}
     return schema

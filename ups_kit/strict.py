@@ -39,7 +39,7 @@ from .keys import (
 from .plugins import Catalog
 from .recipe import RUN_NAME
 from .tables import WrittenString, unstructure
-from .wording import choice, expected, got, listed, literal_choices, missing, no_such, outside, stray
+from .wording import choice, expected, got, listed, literal_choices, missing, no_such, outside, stray, too_short
 
 __all__ = ["WrittenString", "attempt", "structure", "unstructure"]
 
@@ -346,6 +346,8 @@ def _key_value(reading: _Reading, value: Any, key: Key) -> Any:
     read = reading.read(value, key.type, key.name)
     if isinstance(read, (bool, int, float, str)) and not key.limits.allow(read):
         reading.refuse(outside(key, key.limits, value), key.name)
+    if isinstance(read, tuple) and len(read) < key.limits.shortest:
+        reading.refuse(too_short(key, value), key.name)
     if isinstance(read, tuple) and key.members is not None:
         for index, element in enumerate(read):
             if isinstance(element, (bool, int, float, str)) and not key.members.allow(element):

@@ -114,6 +114,12 @@ def outside(key: Key, limits: Limits, value: Any) -> str:
     return f"expected {noun} {limits}, got {got(value)}"
 
 
+def too_short(key: Key, value: Any) -> str:
+    """That an array has too few elements, and one that has not."""
+    count = key.limits.shortest
+    return f"expected an array of at least {count}, got {got(value)}, for example {key.name} = {example(key)}"
+
+
 def _may_be_float(annotation: Any) -> bool:
     return annotation is float or any(_may_be_float(inner) for inner in get_args(annotation))
 

@@ -15,6 +15,7 @@ from ups_kit import LatentSpec
 from ups_kit.assemble import Experiment
 from ups_kit.data.answers import Answers, answers_of
 from ups_kit.data.making import make
+from ups_kit.errors import DataError
 from ups_kit.fit.settings import Budget
 from ups_kit.folder import RunFolder
 from ups_kit.generating import Noise
@@ -204,8 +205,6 @@ LATENT = LatentSpec(width=8)
             lambda: ConsistencyStageConfig(**SETTINGS, teacher_steps=8, sampling_steps=9),
             ("teacher_steps = 8", "sampling_steps = 9", "= 10"),
         ),
-        (lambda: DiffusionStageConfig(**SMALL, name="train"), ("name",)),
-        (lambda: DiffusionStageConfig(**SMALL, name="a.b"), ("name",)),
     ],
 )
 def test_keys_that_clash_are_told_with_both_values(build: Callable[[], object], words: tuple[str, ...]) -> None:
@@ -224,6 +223,9 @@ def test_stages_that_lack_what_they_need_before_them_say_so() -> None:
     says(misspelt.check_order([OPERATOR, diffusion]), "teacher", "did you mean 'diffusion'")
     skipped = DiffusionStageConfig(**(SMALL | {"budget": Budget(steps=0)}))
     says(student.check_order([OPERATOR, skipped]), "teacher", "skipped")
+    skipped_too = ConsistencyStageConfig(**(SETTINGS | {"budget": Budget(steps=0)}))
+    assert not list(skipped_too.check_order([OPERATOR, skipped]))
+    assert not list(skipped.check_order([]))
 
 
 def test_a_prior_needs_a_codec_whose_decoder_is_left_alone() -> None:
@@ -232,6 +234,34 @@ def test_a_prior_needs_a_codec_whose_decoder_is_left_alone() -> None:
     says(prior.check_order([CODEC, OPERATOR]), "codec", "'operator' trains the decoder", "freeze")
     frozen = OperatorStageConfig(losses={"forward": ForwardConfig()}, freeze=("decoder",), **SETTINGS)
     assert not list(prior.check_order([CODEC, frozen]))
+
+
+def test_horizons_beyond_the_data_are_told_before_any_stage_begins(burgers: Dataset) -> None:
+    for config in (DiffusionStageConfig(**SMALL, horizon=8), ConsistencyStageConfig(**SETTINGS, horizon=8)):
+        experiment = experiment_of(burgers, DiffusionStageConfig(**SMALL, horizon=7), config)
+        stage: Any = config.build()
+        with pytest.raises(DataError, match=rf"stages\.{config.name}\.horizon looks 8 .* at most 7 steps"):
+            stage.check_ahead(experiment)
+
+
+def test_a_stage_may_be_called_as_torch_calls_something_else(burgers: Dataset) -> None:
+    names = ("train", "training", "parameters", "values", "_version", "a-b")
+    stages = [DiffusionStageConfig(**SMALL, name=name) for name in names]
+    model = experiment_of(burgers, *stages).model.train()
+    again = experiment_of(burgers, *stages).model
+    for weight in again.parameters():
+        weight.data.zero_()
+    again.load_state_dict(model.state_dict())
+    assert tuple(again.added) == names
+    for name in names:
+        assert model.added[name].training
+        assert all(
+            torch.equal(*pair)
+            for pair in zip(
+                model.added[name].state_dict().values(), again.added[name].state_dict().values(), strict=True
+            )
+        )
+    assert not model.eval().added["training"].training
 
 
 def test_data_that_a_stage_is_not_for_are_told(burgers: Dataset, darcy: Dataset) -> None:

@@ -17,7 +17,25 @@ from ..data.stream import shift_periodic, window_numbers
 from ..data.workers import WorkerStart, read_by_workers
 from ..errors import DataError
 from ..interfaces import Batch, Dataset, DrawsWindows, Preparation, ReadsPoints
+from ..tasks import tasks_of
 from .forward import derived_seed
+
+
+def check_length(dataset: Dataset, steps: int, what: str) -> None:
+    """The train trajectories, of every task, must have so many frames after the given ones; raises DataError.
+
+    `what` looks so far ahead: the key path.
+    """
+    given = dataset.fields.history
+    for task, held in tasks_of(dataset).items():
+        if not steps or held.windows("train", steps):
+            continue
+        longest = max((k for k in range(steps) if held.windows("train", k)), default=0)
+        raise DataError(
+            f"{what} looks {steps} steps ahead, which takes {given + steps} frames ({given} given); the longest train "
+            f"trajectory{f' of dataset.tasks.{task}' if task else ''} has {given + longest}: expected at most "
+            f"{longest} steps"
+        )
 
 
 class BatchSource(Protocol):

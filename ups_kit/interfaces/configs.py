@@ -49,9 +49,11 @@ class Checks(Protocol):
 
 @runtime_checkable
 class OrderChecks(Protocol):
-    """A stage's config that can say what is wrong with the stages before it."""
+    """A stage's config that can say what is wrong with the stages before it. `fields` are the data, where known."""
 
-    def check_order(self, earlier: Sequence[StageConfig]) -> Iterable[tuple[str, str]]: ...
+    def check_order(
+        self, earlier: Sequence[StageConfig], fields: FieldSpec | None = None
+    ) -> Iterable[tuple[str, str]]: ...
 
 
 @runtime_checkable
@@ -119,7 +121,10 @@ def heads_problems(heads: int, width: int, name: str = "latent.width") -> Iterab
 
     `name` is the key of the width.
     """
-    if width % heads or (width // heads) % 2:
+    if width % 2:  # no number of heads would do
+        near = 2 * heads * max(1, round(width / (2 * heads)))
+        yield "heads", f"{heads} heads do not cut {name} = {width} into even parts; nearest: {name} = {near}"
+    elif width % heads or (width // heads) % 2:
         fitting = [count for count in range(1, width // 2 + 1) if width % count == 0 and (width // count) % 2 == 0]
         near = min(fitting, key=lambda count: abs(count - heads), default=1)
         yield "heads", f"{heads} heads do not cut {name} = {width} into even parts; nearest: heads = {near}"

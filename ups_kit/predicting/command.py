@@ -20,7 +20,7 @@ from torch import Tensor
 from .. import __version__
 from ..bundle import DESCRIPTION, WEIGHTS, Bundle, load_bundle
 from ..data.memory import available_memory
-from ..errors import DataError, UsageError, did_you_mean
+from ..errors import DataError, UsageError
 from ..fit.precision import choose_device
 from ..interfaces import DatasetConfig, FieldSpec, Queries
 from .files import Answer, check_target, write_answer
@@ -232,6 +232,5 @@ def parameter_of(text: str) -> tuple[str, float]:
     except ValueError:
         number = math.nan
     if not equals or not name.strip() or not math.isfinite(number):
-        near = did_you_mean(text, [f"{name}={value}"]) if equals else ""
-        raise UsageError(f"--parameter '{text}': expected NAME=NUMBER, for example epsilon=0.01{near}")
+        raise UsageError(f"--parameter '{text}': expected NAME=NUMBER, for example {name.strip() or 'epsilon'}=0.01")
     return name.strip(), number

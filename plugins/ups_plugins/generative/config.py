@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 from attrs import field, frozen
-from attrs.validators import deep_iterable, ge, gt, le, lt, matches_re, min_len, optional
+from attrs.validators import deep_iterable, ge, gt, le, lt, min_len, optional
 
 from ups_kit import FieldSpec, LatentSpec, Recipe
 from ups_kit.errors import did_you_mean
 from ups_kit.fit.checks import check_settings
-from ups_kit.fit.order import trained_by
+from ups_kit.fit.order import is_skipped, trained_by
 from ups_kit.fit.settings import FitSettings
 from ups_kit.interfaces import AddsPart, Stage, StageConfig, heads_problems
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .network import NetworkSize
-
-NAME = r"(?!(train|eval|to|type|half|float|double|forward|apply|keys|items|values|pop|update|clear)$)[A-Za-z_][\w-]*"
 
 
 @frozen(kw_only=True)
@@ -83,9 +81,7 @@ class DiffusionStageConfig(GenerativeSettings):
     validation split. The evaluation compares forecasts that are corrected with it to those of the operator alone.
     """
 
-    name: str = field(
-        default="diffusion", validator=matches_re(NAME), metadata={"help": "name of the stage, of its folder and part"}
-    )
+    name: str = field(default="diffusion", metadata={"help": "name of the stage, of its folder and part"})
     horizon: int = field(
         default=1,
         validator=gt(0),
@@ -97,13 +93,18 @@ class DiffusionStageConfig(GenerativeSettings):
         """Cached latents serve it."""
         return True
 
+    @property
+    def learns_from(self) -> tuple[str, ...]:
+        """The parts that make the residuals."""
+        return ("encoder", "operator")
+
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         yield from self.check_shared(fields, latent)
         yield from evolving(fields)
 
-    def check_order(self, earlier: Sequence[StageConfig]) -> Iterable[tuple[str, str]]:
+    def check_order(self, earlier: Sequence[StageConfig], fields: FieldSpec | None = None) -> Iterable[tuple[str, str]]:
         """The operator whose residuals are learnt must have been trained."""
-        if "operator" not in trained_by(earlier):
+        if "operator" not in trained_by(earlier, fields) and not is_skipped(self):
             yield "use", f"no earlier stage trains the operator; put a stage that does before '{self.name}'"
 
     def build_part(self, recipe: Recipe, fields: FieldSpec) -> nn.Module:
@@ -125,11 +126,7 @@ class ConsistencyStageConfig(FitSettings):
     there. It begins as its teacher. The best weights are chosen by how far one jump is from the teacher's solution.
     """
 
-    name: str = field(
-        default="consistency",
-        validator=matches_re(NAME),
-        metadata={"help": "name of the stage, of its folder and part"},
-    )
+    name: str = field(default="consistency", metadata={"help": "name of the stage, of its folder and part"})
     teacher: str = field(default="diffusion", metadata={"help": "name of the stage that is distilled"})
     teacher_steps: int = field(
         default=32, validator=gt(1), metadata={"help": "steps of the teacher's solver that a path is cut into"}
@@ -170,11 +167,16 @@ class ConsistencyStageConfig(FitSettings):
         """Cached latents serve it."""
         return True
 
+    @property
+    def learns_from(self) -> tuple[str, ...]:
+        """The parts that make the residuals."""
+        return ("encoder", "operator")
+
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         yield from check_settings(self, fields, latent)
         yield from evolving(fields)
 
-    def check_order(self, earlier: Sequence[StageConfig]) -> Iterable[tuple[str, str]]:
+    def check_order(self, earlier: Sequence[StageConfig], fields: FieldSpec | None = None) -> Iterable[tuple[str, str]]:
         """There must be a teacher, and it must have been trained."""
         teachers = {stage.name: stage for stage in earlier if isinstance(stage, DiffusionStageConfig)}
         if self.teacher not in teachers:
@@ -184,7 +186,7 @@ class ConsistencyStageConfig(FitSettings):
                 f"no earlier stage is a diffusion called '{self.teacher}'{did_you_mean(self.teacher, teachers)}"
                 f'{there}; put [[stages]] with use = "diffusion" before this one',
             )
-        elif teachers[self.teacher].budget.is_zero:
+        elif is_skipped(teachers[self.teacher]) and not is_skipped(self):
             yield "teacher", f"the stage '{self.teacher}' is skipped, its budget is 0: there is nothing to distil"
 
     def build_part(self, recipe: Recipe, fields: FieldSpec) -> nn.Module:
@@ -209,12 +211,18 @@ class SteadyPriorStageConfig(GenerativeSettings):
     draws from it.
     """
 
-    name: str = field(
-        default="steady_prior",
-        validator=matches_re(NAME),
-        metadata={"help": "name of the stage, of its folder and part"},
-    )
+    name: str = field(default="steady_prior", metadata={"help": "name of the stage, of its folder and part"})
     codec: str = field(default="codec", metadata={"help": "name of the codec stage whose latents are learnt"})
+
+    @property
+    def learns_from(self) -> tuple[str, ...]:
+        """The part that decodes the latents."""
+        return ("decoder",)
+
+    @property
+    def forecasts_alone(self) -> bool:
+        """It draws answers from the static fields and the parameters."""
+        return True
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         yield from self.check_shared(fields, latent)
@@ -224,9 +232,14 @@ class SteadyPriorStageConfig(GenerativeSettings):
                 "learns the answers of steady data, and these evolve in time; use 'diffusion' after an operator stage",
             )
 
-    def check_order(self, earlier: Sequence[StageConfig]) -> Iterable[tuple[str, str]]:
+    def check_order(self, earlier: Sequence[StageConfig], fields: FieldSpec | None = None) -> Iterable[tuple[str, str]]:
         """There must be a codec, and nobody may have changed the decoder since."""
+        if is_skipped(self):
+            return
         codecs = [stage.name for stage in earlier if isinstance(stage, AddsPart) and "decoder" in trained_by([stage])]
+        if self.codec in [stage.name for stage in earlier if is_skipped(stage)]:
+            yield "codec", f"the stage '{self.codec}' is skipped, its budget is 0: there are no latents to learn"
+            return
         if self.codec not in codecs:
             there = f" (there: {', '.join(codecs)})" if codecs else ""
             yield (

@@ -31,7 +31,7 @@ from .config import ConsistencyStageConfig, DiffusionStageConfig, SteadyPriorSta
 from .flow import consistency_error, flow_error, jump, solve
 from .prior import SteadyPrior
 from .residual import Distillation, ResidualFlow, ResidualStudent
-from .training import Pair, drawn_times, measuring_batches, residual_pair, training_windows
+from .training import Pair, check_residuals, drawn_times, measuring_batches, residual_pair, training_windows
 
 if TYPE_CHECKING:
     from ups_kit.assemble import Experiment
@@ -62,12 +62,17 @@ class DiffusionStage:
         windows, cache = _cached(experiment, windows, trackers)
         return fit(self._task(experiment, windows), folder, trackers) | _sizes(part) | cache
 
+    def check_ahead(self, experiment: Experiment) -> None:
+        """Residuals can be taken, so many steps ahead."""
+        check_residuals(experiment, f"stages.{self._config.name}", self._config.horizon)
+
     @contextmanager
     def task(self, experiment: Experiment) -> Iterator[Task]:
         """What `run` would fit, for `upskit plan`."""
         yield self._task(experiment, self._windows(experiment))
 
     def _windows(self, experiment: Experiment) -> TrainingWindows:
+        self.check_ahead(experiment)
         return training_windows(experiment, self._config, self._config.name, self._config.horizon)
 
     def _part(self, experiment: Experiment) -> ResidualFlow:
@@ -133,7 +138,12 @@ class ConsistencyStage:
         """What `run` would fit, for `upskit plan`."""
         yield self._task(experiment, self._windows(experiment))
 
+    def check_ahead(self, experiment: Experiment) -> None:
+        """Residuals can be taken, so many steps ahead."""
+        check_residuals(experiment, f"stages.{self._config.name}", self._horizon(experiment))
+
     def _windows(self, experiment: Experiment) -> TrainingWindows:
+        self.check_ahead(experiment)
         return training_windows(experiment, self._config, self._config.name, self._horizon(experiment))
 
     def _horizon(self, experiment: Experiment) -> int:

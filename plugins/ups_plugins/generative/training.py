@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ups_kit import Batch, Latent
 from ups_kit.batching import to_device
-from ups_kit.errors import DataError
-from ups_kit.fit.batches import TrainingWindows
+from ups_kit.errors import DataError, UsageError
+from ups_kit.fit.batches import TrainingWindows, check_length
 from ups_kit.fit.settings import FitSettings
-from ups_kit.interfaces import Prepares
+from ups_kit.interfaces import GivesLatents, Prepares
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 MEASURED_SAMPLES = 512  # training windows that units are measured on
 TOGETHER = 64
+
+
+MOVING = (
+    "these points move, and so do the tokens that stand at some of them: latents of two frames cannot be compared "
+    "token by token; place the encoder's supernodes on a lattice"
+)
 
 
 class Pair(NamedTuple):
@@ -43,10 +49,7 @@ def residual_pair(model: LatentModel, batch: Batch, step: int) -> Pair:
     else:
         start, target = model.encode(batch.inputs, batch.condition), encoded_frame(model, batch, step).tokens
     if batch.positions.dim() == 4 and start.anchors is not None and start.grid is None:
-        raise DataError(
-            "these points move, and so do the tokens that stand at some of them: latents of two frames cannot be "
-            "compared token by token; place the encoder's supernodes on a lattice"
-        )
+        raise DataError(MOVING)
     return Pair(model.rollout(start, batch.condition, step)[-1], target)
 
 
@@ -57,6 +60,19 @@ def encoded_frame(model: LatentModel, batch: Batch, step: int) -> Latent:
         places = batch.places(following) if batch.positions.dim() == 4 else None
         inputs = model.advance(inputs, batch.states[:, following], places)
     return model.encode(inputs, batch.condition)
+
+
+def check_residuals(experiment: Experiment, stage: str, horizon: int) -> None:
+    """That latents of two frames can be compared, so many steps apart; raises UsageError and DataError.
+
+    `stage` is the stage's key path.
+    """
+    recipe, dataset = experiment.recipe, experiment.dataset
+    encoder = recipe.encoder
+    scattered = isinstance(encoder, GivesLatents) and encoder.form(recipe.latent) == "scattered"
+    if dataset.fields.moves_with is not None and scattered:
+        raise UsageError(f"{stage}: {MOVING}")
+    check_length(dataset, horizon, f"{stage}.horizon")
 
 
 def training_windows(experiment: Experiment, config: FitSettings, stage: str, steps: int) -> TrainingWindows:

@@ -143,7 +143,9 @@ class PDETransformerConfig:
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         """Groups and heads must divide the width; a grid has more points along its axes than there can be tokens."""
         width, groups = latent.width, self.channel_groups
-        if width % groups or (width // groups) % 2:
+        if width % 2:
+            yield from heads_problems(self.heads, width)
+        elif width % groups or (width // groups) % 2:
             fitting = [count for count in range(1, width + 1) if width % (2 * count) == 0]
             near = min(fitting, key=lambda count: abs(count - groups), default=1)
             yield (

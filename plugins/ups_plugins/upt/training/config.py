@@ -70,9 +70,9 @@ class OperatorStageConfig(FitSettings):
         if not self.trains:
             yield "freeze", f"all parts are frozen, so there is nothing to train; leave one of {', '.join(PARTS)} out"
 
-    def check_order(self, earlier: Sequence[StageConfig]) -> Iterable[tuple[str, str]]:
+    def check_order(self, earlier: Sequence[StageConfig], fields: FieldSpec | None = None) -> Iterable[tuple[str, str]]:
         """What is frozen must have been trained: an encoder that never was is of no use to anyone."""
-        trained = trained_by(earlier)
+        trained = trained_by(earlier, fields)
         for part in self.freeze:
             if part not in trained:
                 yield "freeze", f"no earlier stage trains the {part}; put a stage that does before '{self.name}'"
@@ -106,6 +106,10 @@ class CodecStageConfig(FitSettings):
     def trains(self) -> tuple[str, ...]:
         """The parts of the model whose weights this stage changes."""
         return ("encoder", "decoder")
+
+    def trained_on(self, fields: FieldSpec) -> tuple[str, ...]:
+        """Of steady data the decoder alone: the encoder that is trained beside it is that of answers."""
+        return ("decoder",) if fields.steady else self.trains
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]:
         yield from check_settings(self, fields, latent)

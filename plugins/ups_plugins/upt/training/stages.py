@@ -13,8 +13,8 @@ import torch
 from ups_kit.batching import to_device
 from ups_kit.data.answers import Answers, answer_model
 from ups_kit.data.latents import cached_dataset
-from ups_kit.errors import DataError, UsageError
-from ups_kit.fit.batches import TrainingWindows
+from ups_kit.errors import UsageError
+from ups_kit.fit.batches import TrainingWindows, check_length
 from ups_kit.fit.checks import active_losses, weighting_of
 from ups_kit.fit.fitting import Task, frozen_parts
 from ups_kit.fit.forward import LossBundle, LossTerm, compute_losses, states_of
@@ -48,6 +48,11 @@ class OperatorStage:
             trackers.line(f"stage {config.name}: skipped, there are no weights in what it trains: {config.trains[0]}")
             return {"steps": 0, "trained_parameters": 0}
         return _train(experiment, folder, trackers, config, self._terms(experiment), self._validation(experiment))
+
+    def check_ahead(self, experiment: Experiment) -> None:
+        """Losses reach all that is trained, and no further than the data."""
+        if with_weights(experiment.model, self._config.trains):
+            check_horizons(self._terms(experiment), experiment.dataset, self._config.name)
 
     @contextmanager
     def task(self, experiment: Experiment) -> Iterator[Task]:
@@ -89,6 +94,11 @@ class CodecStage:
         """Train; afterwards the experiment's model holds the weights that did best on validation."""
         seen = seen_by_codec(experiment, self._config.name)
         return _train(seen, folder, trackers, self._config, self._terms(seen), self._validation(seen))
+
+    def check_ahead(self, experiment: Experiment) -> None:
+        """Losses reach encoder and decoder, and no further than the data."""
+        seen = seen_by_codec(experiment, self._config.name)
+        check_horizons(self._terms(seen), seen.dataset, self._config.name)
 
     @contextmanager
     def task(self, experiment: Experiment) -> Iterator[Task]:
@@ -147,17 +157,8 @@ def check_reach(terms: Sequence[LossTerm], trained: Sequence[str], stage: str) -
 
 def check_horizons(terms: Sequence[LossTerm], dataset: Dataset, stage: str) -> None:
     """The train trajectories, of every task, must be as long as every loss looks ahead; raises DataError."""
-    given = dataset.fields.history
-    for term, (task, held) in itertools.product(terms, tasks_of(dataset).items()):
-        steps = term.loss.horizon
-        if not steps or held.windows("train", steps):
-            continue
-        longest = max((k for k in range(steps) if held.windows("train", k)), default=0)
-        raise DataError(
-            f"stages.{stage}.losses.{term.name} looks {steps} steps ahead, which takes {given + steps} frames "
-            f"({given} given); the longest train trajectory{f' of dataset.tasks.{task}' if task else ''} has "
-            f"{given + longest}: expected at most {longest} steps"
-        )
+    for term in terms:
+        check_length(dataset, term.loss.horizon, f"stages.{stage}.losses.{term.name}")
 
 
 @torch.no_grad()
