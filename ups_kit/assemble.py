@@ -224,9 +224,7 @@ def _stale_problems(recipe: Recipe, fields: FieldSpec) -> Iterator[Problem]:
         trained, moved = trained_by([stage], fields), dict[str, tuple[str, ...]]()
         for place, other in enumerate(recipe.stages[:number]):
             if isinstance(other, LearnsFrom) and not is_skipped(other):
-                learnt = trained_by(
-                    recipe.stages[:place], fields
-                )  # what comes too late is told by itself
+                learnt = trained_by(recipe.stages[:place], fields)  # what comes too late is told by itself
                 if parts_moved := tuple(part for part in other.learns_from if part in trained & learnt):
                     moved[other.name] = parts_moved
         if moved:
