@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 import ups_kit
 from ups_kit.errors import DataError
+from ups_kit.predicting.start import plain_arrays
 
 from .conftest import Case, Upskit
 
@@ -117,6 +120,25 @@ def test_files_that_are_no_input(burgers: Case, drawing: Case, upskit: Upskit, t
     code, _, said = upskit("predict", tmp_path, "--steps", 1, "--out", tmp_path / "o.npz", "--input", burgers.data)
     assert (code, "is not a bundle" in said) == (6, True)
     assert not (tmp_path / "o.npz").exists()
+
+
+@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed], ids=["npy", "npz", "compressed"])
+def test_damaged_arrays_are_refused_whatever_is_damaged(save: Callable[..., None], tmp_path: Path) -> None:
+    path, draw = tmp_path / f"a.{'npy' if save is np.save else 'npz'}", random.Random(0)
+    save(path, np.arange(64.0))
+    whole, refused = path.read_bytes(), 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for _ in range(draw.randint(1, 3)):
+            damaged[draw.randrange(min(len(damaged), 300))] = draw.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            plain_arrays(path)
+        except DataError as error:
+            refused += 1
+            assert str(error).startswith(f"{path}: ")
+            assert "unsafely" not in str(error)
+    assert refused > 100
 
 
 def test_an_untrained_part_is_refused(drawing: Case, upskit: Upskit, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,10 @@ from .forecast import Trained
 PLAIN = (".npz", ".npy")  # arrays by name
 NUMBERS = "fiu"  # kinds of types that are read
 ALIKE = 1e-3  # of a time step, of a domain's extent: what differs by less is the same
+DAMAGED = (  # what reading damaged arrays may raise: headers are Python, archives zipped, perhaps encrypted
+    *(OSError, ValueError, EOFError, KeyError, SyntaxError, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, MemoryError, OverflowError),
+)
 OTHERS = ("frames", "positions", "statics", "times", "time")  # of plain arrays, beside fields and parameters
 
 
@@ -160,8 +166,10 @@ def plain_arrays(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
+    except DAMAGED as error:
+        reason = str((error.strerror if isinstance(error, OSError) else None) or error)
+        if "allow_pickle" in reason:  # numpy advises to load it all the same
+            reason = "its content is none, or pickled objects"
         raise DataError(
             f"{path}: cannot be read as {path.suffix}: {reason}; expected what numpy.save(z) writes"
         ) from error
