@@ -14,6 +14,7 @@ import pytest
 
 import ups_kit
 from ups_kit.errors import DataError
+from ups_kit.predicting.places import read_places
 from ups_kit.predicting.start import plain_arrays
 
 from .conftest import Case, Upskit
@@ -126,7 +127,7 @@ def test_files_that_are_no_input(burgers: Case, drawing: Case, upskit: Upskit, t
 def test_damaged_arrays_are_refused_whatever_is_damaged(save: Callable[..., None], tmp_path: Path) -> None:
     path, draw = tmp_path / f"a.{'npy' if save is np.save else 'npz'}", random.Random(0)
     save(path, np.arange(64.0))
-    whole, refused = path.read_bytes(), 0
+    whole, told = path.read_bytes(), []
     for _ in range(400):
         damaged = bytearray(whole)
         for _ in range(draw.randint(1, 3)):
@@ -135,10 +136,16 @@ def test_damaged_arrays_are_refused_whatever_is_damaged(save: Callable[..., None
         try:
             plain_arrays(path)
         except DataError as error:
-            refused += 1
-            assert str(error).startswith(f"{path}: ")
-            assert "unsafely" not in str(error)
-    assert refused > 100
+            told.append(str(error))
+    assert len(told) > 100
+    assert all(message.startswith(f"{path}: ") and "unsafely" not in message for message in told)
+
+
+@pytest.mark.parametrize("text", ["", "x\n", "# nothing\n\n"], ids=["empty", "names", "comments"])
+def test_a_file_of_no_positions_is_refused(text: str, burgers: Case, tmp_path: Path) -> None:
+    (tmp_path / "none.csv").write_text(text)
+    with pytest.raises(DataError, match=r"none\.csv: has the shape \[0, 0\]; expected positions \[points, 1\]"):
+        read_places(str(tmp_path / "none.csv"), burgers.experiment.dataset.fields)
 
 
 def test_an_untrained_part_is_refused(drawing: Case, upskit: Upskit, tmp_path: Path) -> None:

@@ -106,4 +106,4 @@ def _from_text(path: Path) -> NDArray[np.float64]:
             raise DataError(f"{path}, line {number}: {len(row)} numbers, and {len(rows[0])} in the lines before")
         if row:
             rows.append(row)
-    return np.asarray(rows, np.float64).reshape(len(rows), -1)
+    return np.asarray(rows, np.float64).reshape(len(rows), len(rows[0]) if rows else 0)
