@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from .errors import DataError, Problem, RecipeError
-from .fit.order import LearnsFrom, is_skipped, trained_by
+from .fit.order import LearnsFrom, is_skipped, part_name, trained_by
 from .fit.settings import FitSettings
 from .interfaces import (
     AddsPart,
@@ -207,9 +207,8 @@ def _order_problems(recipe: Recipe, fields: FieldSpec | None) -> Iterator[Proble
             yield Problem(
                 f"stages.{stage.name}", f"two stages are called '{stage.name}'; give one of them another name"
             )
-        if isinstance(stage, AddsPart) and "." in stage.name:  # the model's weights are told apart by dots
-            meant = stage.name.replace(".", "_")
-            message = f"'{stage.name}' names a part of the model, too, which takes no dot; nearest: '{meant}'"
+        if isinstance(stage, AddsPart) and stage.name != (meant := part_name(stage.name)):
+            message = f"'{stage.name}' cannot name a part of the model, as this stage's does; nearest: '{meant}'"
             yield Problem(render(("stages", stage.name, "name")), message)
         if isinstance(stage, OrderChecks):
             earlier, later = recipe.stages[:number], recipe.stages[number + 1 :]

@@ -31,19 +31,6 @@ if TYPE_CHECKING:
 QUERIES_TOGETHER = 2**16  # that are decoded in one call, where they are no grid and nothing is trained
 
 
-class _Added(nn.ModuleDict):
-    """Parts by the names of stages. Those are free: a method or an attribute of modules may be called the same."""
-
-    def __setitem__(self, key: str, module: nn.Module) -> None:
-        self._modules[key] = module
-
-    def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:
-        if name == "training":  # whether it trains, and no part of this name
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
-
 class LatentModel(nn.Module):
     """Encoder E, latent operator A, decoder D (Alkin et al., Universal Physics Transformers, arXiv:2402.12365).
 
@@ -67,7 +54,7 @@ class LatentModel(nn.Module):
         self.encoder = cast("nn.Module", encoder)
         self.operator = cast("nn.Module", operator)
         self.decoder = cast("nn.Module", decoder)
-        self.added = _Added(dict(added or {}))
+        self.added = nn.ModuleDict(dict(added or {}))
         self.constraints = constraints
         self.fields = fields
         self.normaliser = normaliser

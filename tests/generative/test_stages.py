@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ups_kit import LatentSpec
 from ups_kit.assemble import Experiment
 from ups_kit.data.answers import Answers, answers_of
 from ups_kit.data.making import make
 from ups_kit.errors import DataError
+from ups_kit.fit.order import TAKEN, part_name
 from ups_kit.fit.settings import Budget
 from ups_kit.folder import RunFolder
 from ups_kit.generating import Noise
@@ -244,24 +245,13 @@ def test_horizons_beyond_the_data_are_told_before_any_stage_begins(burgers: Data
             stage.check_ahead(experiment)
 
 
-def test_a_stage_may_be_called_as_torch_calls_something_else(burgers: Dataset) -> None:
-    names = ("train", "training", "parameters", "values", "_version", "a-b")
-    stages = [DiffusionStageConfig(**SMALL, name=name) for name in names]
-    model = experiment_of(burgers, *stages).model.train()
-    again = experiment_of(burgers, *stages).model
-    for weight in again.parameters():
-        weight.data.zero_()
-    again.load_state_dict(model.state_dict())
-    assert tuple(again.added) == names
-    for name in names:
-        assert model.added[name].training
-        assert all(
-            torch.equal(*pair)
-            for pair in zip(
-                model.added[name].state_dict().values(), again.added[name].state_dict().values(), strict=True
-            )
-        )
-    assert not model.eval().added["training"].training
+def test_no_part_is_called_as_torch_calls_something_of_its_own() -> None:
+    own = {name for name in dir(nn.ModuleDict()) if not name.startswith("_")}
+    assert own <= TAKEN
+    assert [part_name(name) for name in ("diffusion", "a-b", "train", "_version", "a.b")] == [
+        *("diffusion", "a-b", "train_stage", "version", "a_b")
+    ]
+    assert not any(hasattr(nn.ModuleDict(), part_name(name)) for name in dir(nn.ModuleDict()))
 
 
 def test_data_that_a_stage_is_not_for_are_told(burgers: Dataset, darcy: Dataset) -> None:

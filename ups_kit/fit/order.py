@@ -11,6 +11,18 @@ from .settings import FitSettings
 if TYPE_CHECKING:
     from ..assemble import Experiment
 
+TAKEN_WORDS = (  # what torch's modules have of their own, so that no part can be called so
+    "T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double "
+    "dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half "
+    "ipu items keys load_state_dict modules mtia named_buffers named_children named_modules named_parameters "
+    "parameters pop register_backward_hook register_buffer register_forward_hook register_forward_pre_hook "
+    "register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook "
+    "register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook "
+    "register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule share_memory state_dict to "
+    "to_empty train training type update values xpu zero_grad"
+)
+TAKEN = frozenset(TAKEN_WORDS.split())
+
 
 @runtime_checkable
 class TrainsByData(Protocol):
@@ -44,6 +56,12 @@ class ChecksAhead(Protocol):
     def check_ahead(self, experiment: Experiment) -> None:
         """Raises UsageError or DataError. Nothing is read but what says how long the data are."""
         ...
+
+
+def part_name(stage: str) -> str:
+    """The nearest name that a stage which adds a part may have: without dots, and none of torch's own."""
+    name = stage.replace(".", "_").lstrip("_") or "part"
+    return f"{name}_stage" if name in TAKEN else name
 
 
 def is_skipped(stage: StageConfig) -> bool:

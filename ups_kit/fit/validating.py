@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from ..batching import to_device
 from ..interfaces import Batch, Dataset
+from ..tasks import tasks_of
 
 SPLIT = "validation"
 Scores = Callable[[Any, Batch], Mapping[str, Tensor]]
 
 
 class Validation:
-    """Scores a model on windows of one task, spread evenly over the validation split, always the same ones.
+    """Scores a model on windows that are spread evenly over the validation split of every task, always the same ones.
 
     `scores(model, batch)` gives numbers of each sample by name; what is reported is their means, `score` among them.
     """
@@ -28,7 +29,8 @@ class Validation:
         self._scores = scores
         self._device = device
         self._batches = [
-            dataset.batch(SPLIT, part, steps) for part in _spread(dataset.windows(SPLIT, steps), samples, batch)
+            dataset.batch(SPLIT, part, steps)
+            for part in _by_task([held.windows(SPLIT, steps) for held in tasks_of(dataset).values()], samples, batch)
         ]
 
     def __call__(self, model: nn.Module) -> Mapping[str, float]:
@@ -37,6 +39,13 @@ class Validation:
             for name, values in self._scores(model, to_device(batch, self._device)).items():
                 found.setdefault(name, []).append(values)
         return {name: float(torch.cat(values).detach().double().mean()) for name, values in found.items()}
+
+
+def _by_task(totals: Sequence[int], samples: int, batch: int) -> Iterator[np.ndarray]:
+    """Parts of one task each: windows are numbered task by task, and every task gets its share of the samples."""
+    for task, total in enumerate(totals):
+        for part in _spread(total, max(1, samples // len(totals)), batch):
+            yield sum(totals[:task]) + part
 
 
 def _spread(total: int, samples: int, batch: int) -> list[np.ndarray]:

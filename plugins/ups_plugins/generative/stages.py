@@ -55,10 +55,9 @@ class DiffusionStage:
         part, model = self._part(experiment), _asked(experiment.model)
         windows = self._windows(experiment)
         pairs = [residual_pair(model, batch, 1) for batch in measuring_batches(windows, experiment.device)]
-        part.measure(
-            pairs[0].predicted._replace(tokens=torch.cat([pair.predicted.tokens for pair in pairs])),
-            torch.cat([pair.target for pair in pairs]),
-        )
+        predicted = torch.cat([pair.predicted.tokens.flatten(0, 1) for pair in pairs])  # of tasks on several grids, too
+        target = torch.cat([pair.target.flatten(0, 1) for pair in pairs])
+        part.measure(pairs[0].predicted._replace(tokens=predicted[None]), target[None])
         windows, cache = _cached(experiment, windows, trackers)
         return fit(self._task(experiment, windows), folder, trackers) | _sizes(part) | cache
 

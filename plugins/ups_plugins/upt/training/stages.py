@@ -50,9 +50,10 @@ class OperatorStage:
         return _train(experiment, folder, trackers, config, self._terms(experiment), self._validation(experiment))
 
     def check_ahead(self, experiment: Experiment) -> None:
-        """Losses reach all that is trained, and no further than the data."""
+        """Losses reach all that is trained, and no further than the data; the operator takes the encoder's tokens."""
         if with_weights(experiment.model, self._config.trains):
-            check_horizons(self._terms(experiment), experiment.dataset, self._config.name)
+            terms = self._terms(experiment)
+            step_once(experiment, training_windows(experiment, self._config, terms))
 
     @contextmanager
     def task(self, experiment: Experiment) -> Iterator[Task]:
@@ -129,6 +130,16 @@ def seen_by_codec(experiment: Experiment, name: str) -> Experiment:
     if not dataset.fields.steady:
         return experiment
     return attrs.evolve(experiment, dataset=Answers(dataset), model=answer_model(model, model.added[name]))
+
+
+@torch.no_grad()
+def step_once(experiment: Experiment, windows: TrainingWindows) -> None:
+    """One step of one training window, whose result nobody looks at. Raises RecipeError where parts do not fit."""
+    for task, dataset in tasks_of(experiment.dataset).items():
+        model = model_for(task, experiment.dataset, experiment.model.eval())
+        batch = to_device(attrs.evolve(windows, dataset=dataset, batch=1).read(0), experiment.device)
+        with torch.random.fork_rng(devices=[]):
+            model.step(model.encode(batch.inputs, batch.condition), batch.condition)
 
 
 def built_losses(losses: Mapping[str, LossConfig], fields: FieldSpec) -> tuple[LossTerm, ...]:
