@@ -36,6 +36,12 @@ def test_all_stages_are_looked_through_and_everything_is_told(tmp_path: Path) ->
     assert "stages.diffusion.horizon looks 6 steps ahead" in told
 
 
+def test_what_cannot_be_evaluated_is_told_before_it_is_trained(tmp_path: Path) -> None:
+    told = refused(tmp_path, DataError, "stages.evaluate.steps=6")
+    assert told.startswith("stages.evaluate.steps looks 6 steps ahead")
+    assert "the longest test trajectory has 6: expected at most 5 steps" in told
+
+
 def test_an_operator_that_does_not_fit_the_tokens_is_told_before_the_codec_is_trained(tmp_path: Path) -> None:
     told = refused(tmp_path, RecipeError, 'operator={ use = "unet", levels = 5 }')
     assert "operator.levels: expected at most 3 levels" in told

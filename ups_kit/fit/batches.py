@@ -21,19 +21,19 @@ from ..tasks import tasks_of
 from .forward import derived_seed
 
 
-def check_length(dataset: Dataset, steps: int, what: str) -> None:
-    """The train trajectories, of every task, must have so many frames after the given ones; raises DataError.
+def check_length(dataset: Dataset, steps: int, what: str, split: str = "train") -> None:
+    """The trajectories of a split, of every task, must have so many frames after the given ones; raises DataError.
 
     `what` looks so far ahead: the key path.
     """
     given = dataset.fields.history
     for task, held in tasks_of(dataset).items():
-        if not steps or held.windows("train", steps):
+        if not steps or held.windows(split, steps):
             continue
-        longest = max((k for k in range(steps) if held.windows("train", k)), default=0)
+        longest = max((k for k in range(steps) if held.windows(split, k)), default=0)
         raise DataError(
-            f"{what} looks {steps} steps ahead, which takes {given + steps} frames ({given} given); the longest train "
-            f"trajectory{f' of dataset.tasks.{task}' if task else ''} has {given + longest}: expected at most "
+            f"{what} looks {steps} steps ahead, which takes {given + steps} frames ({given} given); the longest "
+            f"{split} trajectory{f' of dataset.tasks.{task}' if task else ''} has {given + longest}: expected at most "
             f"{longest} steps"
         )
 

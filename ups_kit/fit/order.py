@@ -51,7 +51,7 @@ class ForecastsAlone(Protocol):
 
 @runtime_checkable
 class ChecksAhead(Protocol):
-    """A training stage that can say, before any stage begins, why it could not train on the data as they are."""
+    """A stage that can say, before any stage begins, why it could not do its work on the data as they are."""
 
     def check_ahead(self, experiment: Experiment) -> None:
         """Raises UsageError or DataError. Nothing is read but what says how long the data are."""

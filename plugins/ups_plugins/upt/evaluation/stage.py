@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
+from ups_kit.fit.batches import check_length
 from ups_kit.folder import RunFolder, StageFolder, write_text
 from ups_kit.interfaces import Elsewhere, Multitask
 from ups_kit.tasks import model_for, tasks_of
@@ -37,6 +38,11 @@ class Evaluation:
 
     def __init__(self, config: EvaluateConfig) -> None:
         self._config = config
+
+    def check_ahead(self, experiment: Experiment) -> None:
+        """There are trajectories as long as they are asked for."""
+        config = self._config
+        check_length(experiment.dataset, config.steps or 0, f"stages.{config.name}.steps", config.split)
 
     def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
         """Evaluate the experiment's model; writes `report.html` and returns what the summary shall hold.
