@@ -97,10 +97,11 @@ class DivergenceConfig(Weighted):
                     "'least_squares', or leave it out",
                 )
             elif method == "spectral" and not all(fields.periodic):
-                bounded = ", ".join(axis for axis, wraps in zip("xyz", fields.periodic, strict=False) if not wraps)
+                bounded = [axis for axis, wraps in zip("xyz", fields.periodic, strict=False) if not wraps]
+                are = "is" if len(bounded) == 1 else "are"
                 yield (
                     "method",
-                    f"'spectral' needs periodic axes, and {bounded} is not; set method = 'finite_difference'",
+                    f"'spectral' needs periodic axes, and {' and '.join(bounded)} {are} not; set method = 'finite_difference'",
                 )
             elif min(fields.grid) < 3:
                 yield "method", f"differences need 3 points along each axis; the grid is {list(fields.grid)}"
@@ -277,7 +278,10 @@ class BoundaryConfig(Weighted):
                 if name not in self.names(fields):
                     yield "values", f"'{name}' is not one of fields = {list(self.fields)}"
                 if isinstance(value, tuple) and len(value) != found.channels:
-                    yield "values", f"expected {found.channels} numbers for '{name}', or one, got {len(value)}"
+                    count = (
+                        f"{found.channels} numbers for '{name}', or one" if found.channels > 1 else f"one for '{name}'"
+                    )
+                    yield "values", f"expected {count}, got {len(value)}"
 
     def _flag_problems(self, fields: FieldSpec) -> Problems:
         if fields.sampled is not None:
