@@ -101,7 +101,8 @@ class DivergenceConfig(Weighted):
                 are = "is" if len(bounded) == 1 else "are"
                 yield (
                     "method",
-                    f"'spectral' needs periodic axes, and {' and '.join(bounded)} {are} not; set method = 'finite_difference'",
+                    f"'spectral' needs periodic axes, and {' and '.join(bounded)} {are} not; set "
+                    "method = 'finite_difference'",
                 )
             elif min(fields.grid) < 3:
                 yield "method", f"differences need 3 points along each axis; the grid is {list(fields.grid)}"
