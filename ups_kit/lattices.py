@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import Problem, RecipeError
+from .interfaces import Latent
+
 REGIONS = 3  # along an axis: no token, a token, a token that was rolled over an end
 
 
@@ -104,6 +107,18 @@ class Windows(NamedTuple):
 def halved(lattice: Sequence[int]) -> tuple[int, ...]:
     """The lattice whose tokens stand for two of this one's along every axis."""
     return tuple((size + 1) // 2 for size in lattice)
+
+
+def lattice_of(latent: Latent, operator: str, key: str, levels: int) -> tuple[int, ...]:
+    """The lattice of the tokens, where it has so many levels; raises RecipeError at `operator.use` or at the key."""
+    if latent.grid is None:
+        problem = f"'{operator}' needs tokens on a lattice; this encoder's tokens are not on one"
+        raise RecipeError("the model", [Problem("operator.use", problem)])
+    most = levels_of(latent.grid)
+    if levels > most:
+        problem = f"expected at most {most} levels for a lattice {latent.grid}; got {levels}"
+        raise RecipeError("the model", [Problem(f"operator.{key}", problem)])
+    return latent.grid
 
 
 def levels_of(lattice: Sequence[int]) -> int:

@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
 import numpy as np
 import torch
 from attrs import frozen
 
 from ..batching import batch_part, to_device
+from ..data.latents import cached_dataset
 from ..data.prefetch import prefetched
 from ..data.stream import shift_periodic, window_numbers
 from ..data.workers import WorkerStart, read_by_workers
 from ..errors import DataError
-from ..interfaces import Batch, Dataset, DrawsWindows, Preparation, ReadsPoints
+from ..interfaces import Batch, Dataset, DrawsWindows, Preparation, Prepares, ReadsPoints
 from ..tasks import tasks_of
+from ..trackers import Trackers
 from .forward import derived_seed
+from .settings import FitSettings
+
+if TYPE_CHECKING:
+    from ..assemble import Experiment
 
 
 def check_length(dataset: Dataset, steps: int, what: str, split: str = "train") -> None:
@@ -126,3 +133,32 @@ def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
     size = len(batch.states) // count
     for start in range(0, size * count, size):
         yield batch if count == 1 else batch_part(batch, slice(start, start + size))
+
+
+def train_windows(experiment: Experiment, settings: FitSettings, stage: str, steps: int) -> TrainingWindows:
+    """The train windows of a stage of this name, with so many future frames, as its run reads them."""
+    run, encoder = experiment.recipe.run, experiment.model.encoder
+    return TrainingWindows(
+        dataset=experiment.dataset,
+        steps=steps,
+        batch=settings.batch,
+        seed=run.seed,
+        stage=stage,
+        shift=settings.periodic_shifts,
+        device=experiment.device,
+        workers=run.workers,
+        worker_start=run.worker_start,
+        preparation=encoder.preparation if isinstance(encoder, Prepares) else None,
+    )
+
+
+def on_cached_latents(
+    experiment: Experiment, windows: TrainingWindows, reads_fields: bool, trackers: Trackers
+) -> tuple[TrainingWindows, dict[str, Any]]:
+    """The same windows with cached latents, with or without fields beside them, and what is to be said of the cache."""
+    dataset, summary = cached_dataset(
+        experiment, windows.steps, reads_fields, lambda text: trackers.line(f"{windows.stage}  {text}")
+    )
+    from_memory = dataset.latents.memory is not None and not reads_fields
+    workers = 0 if from_memory else windows.workers
+    return attrs.evolve(windows, dataset=dataset, workers=workers, preparation=None), summary

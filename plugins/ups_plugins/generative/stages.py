@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from ups_kit import Batch, Latent, Progress
 from ups_kit.data.answers import answer_model, answers_of
-from ups_kit.data.latents import cached_dataset
-from ups_kit.fit.batches import TrainingWindows
+from ups_kit.fit.batches import TrainingWindows, on_cached_latents, train_windows
 from ups_kit.fit.fitting import Task
 from ups_kit.fit.forward import LossBundle
 from ups_kit.fit.loop import fit
@@ -31,7 +30,7 @@ from .config import ConsistencyStageConfig, DiffusionStageConfig, SteadyPriorSta
 from .flow import consistency_error, flow_error, jump, solve
 from .prior import SteadyPrior
 from .residual import Distillation, ResidualFlow, ResidualStudent
-from .training import Pair, check_residuals, drawn_times, measuring_batches, residual_pair, training_windows
+from .training import Pair, check_residuals, drawn_times, measuring_batches, residual_pair
 
 if TYPE_CHECKING:
     from ups_kit.assemble import Experiment
@@ -72,7 +71,7 @@ class DiffusionStage:
 
     def _windows(self, experiment: Experiment) -> TrainingWindows:
         self.check_ahead(experiment)
-        return training_windows(experiment, self._config, self._config.name, self._config.horizon)
+        return train_windows(experiment, self._config, self._config.name, self._config.horizon)
 
     def _part(self, experiment: Experiment) -> ResidualFlow:
         return cast("ResidualFlow", experiment.model.added[self._config.name])
@@ -143,7 +142,7 @@ class ConsistencyStage:
 
     def _windows(self, experiment: Experiment) -> TrainingWindows:
         self.check_ahead(experiment)
-        return training_windows(experiment, self._config, self._config.name, self._horizon(experiment))
+        return train_windows(experiment, self._config, self._config.name, self._horizon(experiment))
 
     def _horizon(self, experiment: Experiment) -> int:
         return self._config.horizon or teacher_of(self._config, experiment.recipe).horizon
@@ -225,7 +224,7 @@ class SteadyPriorStage:
         return cast("SteadyPrior", experiment.model.added[self._config.name])
 
     def _windows(self, experiment: Experiment) -> TrainingWindows:
-        return attrs.evolve(training_windows(experiment, self._config, self._config.name, 1), preparation=None)
+        return attrs.evolve(train_windows(experiment, self._config, self._config.name, 1), preparation=None)
 
     def _encoded(self, experiment: Experiment) -> Callable[[Batch], Latent]:
         """The latents of a batch's answers by the codec."""
@@ -312,11 +311,8 @@ def _cached(
     """The windows with cached latents alone, where the recipe has a cache; and what there is to say of it."""
     if experiment.recipe.latent_cache is None:
         return windows, {}
-    dataset, summary = cached_dataset(
-        experiment, windows.steps, False, lambda text: trackers.line(f"{windows.stage}  {text}")
-    )
-    workers = windows.workers if dataset.latents.memory is None else 0
-    return attrs.evolve(windows, dataset=dataset, workers=workers, preparation=None), {"latent_cache": summary}
+    cached, summary = on_cached_latents(experiment, windows, False, trackers)
+    return cached, {"latent_cache": summary}
 
 
 def _sizes(part: nn.Module) -> dict[str, Any]:

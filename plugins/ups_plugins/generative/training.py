@@ -12,8 +12,7 @@ from ups_kit import Batch, Latent
 from ups_kit.batching import to_device
 from ups_kit.errors import DataError, UsageError
 from ups_kit.fit.batches import TrainingWindows, check_length
-from ups_kit.fit.settings import FitSettings
-from ups_kit.interfaces import GivesLatents, Prepares
+from ups_kit.interfaces import GivesLatents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,23 +72,6 @@ def check_residuals(experiment: Experiment, stage: str, horizon: int) -> None:
     if dataset.fields.moves_with is not None and scattered:
         raise UsageError(f"{stage}: {MOVING}")
     check_length(dataset, horizon, f"{stage}.horizon")
-
-
-def training_windows(experiment: Experiment, config: FitSettings, stage: str, steps: int) -> TrainingWindows:
-    """The train windows of a stage with so many future frames."""
-    run, encoder = experiment.recipe.run, experiment.model.encoder
-    return TrainingWindows(
-        dataset=experiment.dataset,
-        steps=steps,
-        batch=config.batch,
-        seed=run.seed,
-        stage=stage,
-        shift=config.periodic_shifts,
-        device=experiment.device,
-        workers=run.workers,
-        worker_start=run.worker_start,
-        preparation=encoder.preparation if isinstance(encoder, Prepares) else None,
-    )
 
 
 def measuring_batches(windows: TrainingWindows, device: torch.device) -> Iterator[Batch]:

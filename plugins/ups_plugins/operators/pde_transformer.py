@@ -18,8 +18,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from ups_kit import FieldSpec, Latent, LatentSpec
-from ups_kit.errors import Problem, RecipeError
-from ups_kit.lattices import Merge, Spread, Windows, halved, levels_of
+from ups_kit.lattices import Merge, Spread, Windows, halved, lattice_of
 from ups_kit.layers import Block, Modulation, Rotary
 
 
@@ -68,14 +67,8 @@ class PDETransformerOperator(nn.Module):
                 self.spreads.append(Spread(width, widening * width, fields.space_dims))
 
     def forward(self, latent: Latent, condition: Tensor) -> Latent:
-        if latent.grid is None:
-            problem = "'pde_transformer' needs tokens on a lattice; this encoder's tokens are not on one"
-            raise RecipeError("the model", [Problem("operator.use", problem)])
-        most = levels_of(latent.grid)
-        if len(self.depths) > most:
-            problem = f"expected at most {most} levels for a lattice {latent.grid}; got {len(self.depths)}"
-            raise RecipeError("the model", [Problem("operator.depths", problem)])
-        return latent._replace(tokens=self._level(0, latent.tokens, latent.grid, condition))
+        lattice = lattice_of(latent, "pde_transformer", "depths", len(self.depths))
+        return latent._replace(tokens=self._level(0, latent.tokens, lattice, condition))
 
     def _level(self, level: int, tokens: Tensor, lattice: tuple[int, ...], condition: Tensor) -> Tensor:
         """U_l of the tokens of level l."""

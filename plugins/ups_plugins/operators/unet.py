@@ -20,9 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ups_kit.errors import Problem, RecipeError
 from ups_kit.interfaces import Latent
-from ups_kit.lattices import evened, levels_of
+from ups_kit.lattices import evened, lattice_of
 from ups_kit.layers import continued, zero
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -85,17 +84,11 @@ class UNetOperator(nn.Module):
         )
 
     def forward(self, latent: Latent, condition: Tensor) -> Latent:
-        if latent.grid is None:
-            problem = "'unet' needs tokens on a lattice; this encoder's tokens are not on one"
-            raise RecipeError("the model", [Problem("operator.use", problem)])
-        most = levels_of(latent.grid)
-        if len(self.sizes) > most:
-            problem = f"expected at most {most} levels for a lattice {latent.grid}; got {len(self.sizes)}"
-            raise RecipeError("the model", [Problem("operator.levels", problem)])
+        lattice = lattice_of(latent, "unet", "levels", len(self.sizes))
         tokens, dims = latent.tokens, len(self.periodic)
         codes = self.modulation(condition).unflatten(-1, (-1, *[1] * dims)).split(self.codes, dim=1)
         pairs = iter(zip(codes[::2], codes[1::2]))
-        values = torch.unflatten(self.lift(tokens), 1, latent.grid).movedim(-1, 1)
+        values = torch.unflatten(self.lift(tokens), 1, lattice).movedim(-1, 1)
         skips = []
         for level, blocks in enumerate(self.before):
             values = self.down[level - 1](evened(values, self.periodic, 2)) if level else values

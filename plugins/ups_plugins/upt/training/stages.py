@@ -12,16 +12,15 @@ import torch
 
 from ups_kit.batching import to_device
 from ups_kit.data.answers import Answers, answer_model
-from ups_kit.data.latents import cached_dataset
 from ups_kit.errors import UsageError
-from ups_kit.fit.batches import TrainingWindows, check_length
+from ups_kit.fit.batches import TrainingWindows, check_length, on_cached_latents, train_windows
 from ups_kit.fit.checks import active_losses, weighting_of
 from ups_kit.fit.fitting import Task, frozen_parts
 from ups_kit.fit.forward import LossBundle, LossTerm, compute_losses, states_of
 from ups_kit.fit.loop import fit
 from ups_kit.fit.order import trained_by
 from ups_kit.folder import StageFolder
-from ups_kit.interfaces import Batch, Calibrates, ComparesLatents, Dataset, FieldSpec, LossConfig, Prepares, Progress
+from ups_kit.interfaces import Batch, Calibrates, ComparesLatents, Dataset, FieldSpec, LossConfig, Progress
 from ups_kit.tasks import model_for, tasks_of
 from ups_kit.trackers import Trackers
 
@@ -191,40 +190,18 @@ def calibrate(experiment: Experiment, windows: TrainingWindows) -> None:
     model.decoder.calibrate(examples)
 
 
-def on_cached_latents(
-    experiment: Experiment, windows: TrainingWindows, terms: Sequence[LossTerm], trackers: Trackers
-) -> tuple[TrainingWindows, dict[str, Any]]:
-    """The same windows with cached latents, and what there is to say of the cache.
-
-    Fields are read beside them where some loss may look at fields.
-    """
-    reads_fields = not all(isinstance(term.loss, ComparesLatents) and term.loss.latents_only for term in terms)
-    dataset, summary = cached_dataset(
-        experiment, windows.steps, reads_fields, lambda text: trackers.line(f"{windows.stage}  {text}")
-    )
-    from_memory = dataset.latents.memory is not None and not reads_fields
-    workers = 0 if from_memory else windows.workers
-    return attrs.evolve(windows, dataset=dataset, workers=workers, preparation=None), summary
+def _reads_fields(terms: Sequence[LossTerm]) -> bool:
+    """Whether some loss may look at fields, so that they are read beside cached latents."""
+    return not all(isinstance(term.loss, ComparesLatents) and term.loss.latents_only for term in terms)
 
 
 def training_windows(
     experiment: Experiment, config: OperatorStageConfig | CodecStageConfig, terms: Sequence[LossTerm]
 ) -> TrainingWindows:
     """The train windows of a stage, as long as its losses look ahead. Raises DataError where there are none."""
-    model, run = experiment.model, experiment.recipe.run
     check_horizons(terms, experiment.dataset, config.name)
-    return TrainingWindows(
-        dataset=experiment.dataset,
-        steps=max(1, *(term.loss.horizon for term in terms)),
-        batch=config.batch,
-        seed=run.seed,
-        stage=config.name,
-        shift=config.periodic_shifts,
-        device=experiment.device,
-        workers=run.workers,
-        worker_start=run.worker_start,
-        preparation=model.encoder.preparation if isinstance(model.encoder, Prepares) else None,
-    )
+    steps = max(1, *(term.loss.horizon for term in terms))
+    return train_windows(experiment, config, config.name, steps)
 
 
 @contextmanager
@@ -268,7 +245,7 @@ def _train(
         calibrate(experiment, windows)
     cache: dict[str, Any] = {}
     if experiment.recipe.latent_cache is not None and "encoder" not in config.trains:
-        windows, cache["latent_cache"] = on_cached_latents(experiment, windows, terms, trackers)
+        windows, cache["latent_cache"] = on_cached_latents(experiment, windows, _reads_fields(terms), trackers)
     with _task(experiment, config, terms, windows, validation) as task:
         result = fit(task, folder, trackers)
         trained = sum(weight.numel() for weight in experiment.model.parameters() if weight.requires_grad)
