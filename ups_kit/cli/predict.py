@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..predicting.command import Predicted
 
 
 @click.command()
@@ -83,6 +87,12 @@ def predict(
         shapes = {name: list(shape) for name, shape in done.shapes.items()}
         click.echo(json.dumps({"path": str(done.path), "arrays": shapes, "provenance": done.provenance}, indent=1))
         return 0
+    _tell(done)
+    return 0
+
+
+def _tell(done: Predicted) -> None:
+    """Say what was written, and by which forecast."""
     drawn = done.provenance["forecast"]
     sampler = "" if drawn["steps"] is None else f" in {drawn['steps']} steps, seed {drawn['seed']}"
     click.echo(f"{done.path}: forecast '{drawn['use']}'{sampler}, from {done.provenance['input']}")
@@ -91,4 +101,3 @@ def predict(
             click.echo(f"  {name} {list(shape)}")
     if done.bad:
         click.echo(f"warning: {done.bad} values of the forecast are NaN or infinite", err=True)
-    return 0
