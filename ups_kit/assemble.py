@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 
 from .errors import DataError, Problem, RecipeError
 from .fit.order import LearnsFrom, is_skipped, part_name, trained_by
-from .fit.settings import FitSettings
+from .fit.settings import FieldFitSettings, FitSettings
 from .interfaces import (
     AddsPart,
     Checks,
@@ -276,7 +276,8 @@ def _cache_problems(recipe: Recipe) -> Iterator[Problem]:
         if not takers:
             yield Problem("latent_cache", "no stage trains an operator on latents; remove [latent_cache]")
     for stage in takers:
-        if isinstance(stage, TakesLatents) and stage.keeps_encoder and stage.periodic_shifts:
+        shifts = isinstance(stage, FieldFitSettings) and stage.periodic_shifts
+        if shifts and isinstance(stage, TakesLatents) and stage.keeps_encoder:
             yield Problem(
                 f"stages.{stage.name}.periodic_shifts",
                 "cached latents cannot be shifted along with their fields, and there is a [latent_cache]; set "

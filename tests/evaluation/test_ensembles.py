@@ -15,7 +15,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from ups_kit.data.splits import evenly
-from ups_kit.fit.settings import Budget, FitSettings
+from ups_kit.fit.settings import Budget, FieldFitSettings
 from ups_kit.generating import Drawn, Noise
 from ups_kit.interfaces import DrawsStates, Field, Latent, PointSet, Queries, Trajectories
 from ups_kit.model import LatentModel
@@ -40,7 +40,7 @@ SLOW = 0.9  # what the operator multiplies by, and should not
 
 
 @frozen(kw_only=True)
-class Trains(FitSettings):
+class Trains(FieldFitSettings):
     """A stage that trains something."""
 
     name: str = "diffusion"

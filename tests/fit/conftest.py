@@ -16,7 +16,7 @@ from torch import nn
 
 from ups_kit.fit.fitting import Task
 from ups_kit.fit.forward import LossBundle
-from ups_kit.fit.settings import Budget, FitSettings
+from ups_kit.fit.settings import Budget, FieldFitSettings
 from ups_kit.folder import RunFolder, StageFolder
 from ups_kit.interfaces import Batch, PointSet, Progress
 from ups_kit.recipe import Run
@@ -131,7 +131,7 @@ def toy_task(
     return Task(
         stage="toy",
         model=model,
-        settings=FitSettings(**(keys | settings)),
+        settings=FieldFitSettings(**(keys | settings)),
         run=Run(name="toy", **(run or {})),
         device=torch.device("cpu"),
         source=source,

@@ -20,7 +20,7 @@ from ups_kit.cli import cli
 from ups_kit.errors import RecipeError, UsageError
 from ups_kit.fit.fitting import Task, prepare
 from ups_kit.fit.forward import LossBundle
-from ups_kit.fit.settings import Budget, FitSettings
+from ups_kit.fit.settings import Budget, FieldFitSettings
 from ups_kit.interfaces import Batch, PointSet
 from ups_kit.planning import plan as planning
 from ups_kit.planning.measuring import Probe, Timing, measure_step, probe
@@ -72,7 +72,7 @@ def task_of(model: nn.Module, **keys: Any) -> Task:
         total = found.square().mean() * (2 if progress.fraction > 0.5 else 1)
         return LossBundle(total, {"loss": total.detach()})
 
-    settings = FitSettings(**{"budget": Budget(steps=20), "optimizer": Adam(), "batch": SAMPLES, **keys})
+    settings = FieldFitSettings(**{"budget": Budget(steps=20), "optimizer": Adam(), "batch": SAMPLES, **keys})
     return Task(
         stage="linear",
         model=model,
@@ -136,7 +136,7 @@ def test_steps_of_budgets() -> None:
     assert limit(Budget(steps=7, epochs=2), windows=100, batch=8) == 7
     assert limit(Budget(seconds=3), windows=100, batch=8) is None
     found = Probe(5, Timing.of([0.1]), Timing.of([0.3, 0.1]), 5.0, 10.0, None)
-    settings = FitSettings(budget=Budget(seconds=30, gpu_seconds=12), optimizer=Adam(), validate_every=100)
+    settings = FieldFitSettings(budget=Budget(seconds=30, gpu_seconds=12), optimizer=Adam(), validate_every=100)
     assert steps_in_time(settings, found, "cpu") == 100  # 30 / (0.2 + 10 / 100)
     assert steps_in_time(settings, found, "cuda") == 80  # 12 / (0.1 + 5 / 100)
     assert steps_in_time(attrs.evolve(settings, budget=Budget(steps=3)), found, "cpu") is None

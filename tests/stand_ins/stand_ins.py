@@ -10,7 +10,7 @@ from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, lt, optional
 
 from ups_kit import Components, FieldSpec, LatentSpec, Weighted, hookimpl
-from ups_kit.fit.settings import FitSettings
+from ups_kit.fit.settings import FieldFitSettings
 from ups_kit.interfaces import Field, LossConfig, SamplerConfig
 
 
@@ -148,7 +148,7 @@ class Momentum:
 
 
 @frozen(kw_only=True)
-class Training(FitSettings):
+class Training(FieldFitSettings):
     """Train the operator."""
 
     name: str = field(default="", metadata={"help": "name of the stage's folder"})

@@ -26,6 +26,7 @@ HEADERS = {
     "encoder": "[encoder]",
     "operator": "[operator]",
     "decoder": "[decoder]",
+    "model": "[model]",
     "constraint": "[[constraints]]",
     "loss": "[stages.losses.{name}]",
     "sampler": "[stages.losses.forward.sampler]",

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from attrs import frozen
 
-from ..batching import batch_part, to_device
+from ..batching import to_device
 from ..data.latents import cached_dataset
 from ..data.prefetch import prefetched
 from ..data.stream import shift_periodic, window_numbers
 from ..data.workers import WorkerStart, read_by_workers
 from ..errors import DataError
-from ..interfaces import Batch, Dataset, DrawsWindows, Preparation, Prepares, ReadsPoints
+from ..interfaces import Batch, Dataset, DrawsWindows, Preparation, Prepares, ReadsPoints, Samples
 from ..tasks import tasks_of
 from ..trackers import Trackers
 from .forward import derived_seed
-from .settings import FitSettings
+from .settings import FieldFitSettings
 
 if TYPE_CHECKING:
     from ..assemble import Experiment
@@ -57,8 +57,8 @@ class BatchSource(Protocol):
         """The windows that batch `step` is made of, for messages."""
         ...
 
-    def stream(self, first: int) -> AbstractContextManager[Iterator[Batch]]:
-        """Batches `first`, `first + 1`, … on the training device."""
+    def stream(self, first: int) -> AbstractContextManager[Iterator[Any]]:
+        """Batches `first`, `first + 1`, … on the training device: `Samples`, as the task's loss takes them."""
         ...
 
 
@@ -128,14 +128,14 @@ class TrainingWindows:
             yield (to_device(batch, self.device) for batch in batches)
 
 
-def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
+def parts_of(batch: Samples, count: int) -> Iterator[Samples]:
     """A batch cut along its samples into `count` equal parts, in order."""
-    size = len(batch.states) // count
+    size = batch.samples // count
     for start in range(0, size * count, size):
-        yield batch if count == 1 else batch_part(batch, slice(start, start + size))
+        yield batch if count == 1 else batch.part(slice(start, start + size))
 
 
-def train_windows(experiment: Experiment, settings: FitSettings, stage: str, steps: int) -> TrainingWindows:
+def train_windows(experiment: Experiment, settings: FieldFitSettings, stage: str, steps: int) -> TrainingWindows:
     """The train windows of a stage of this name, with so many future frames, as its run reads them."""
     run, encoder = experiment.recipe.run, experiment.model.encoder
     return TrainingWindows(

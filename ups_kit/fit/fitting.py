@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from attrs import define, field, frozen
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..interfaces import Batch, HoldsState, Progress, Schedule
+from ..interfaces import HoldsState, Progress, Schedule
 from ..recipe import Run
 from .batches import BatchSource
 from .clock import BudgetClock
@@ -21,7 +22,7 @@ from .optim import moving_average
 from .precision import Precision
 from .settings import FitSettings
 
-LossFunction = Callable[[Batch, Progress, torch.Generator], LossBundle]
+LossFunction = Callable[[Any, Progress, torch.Generator], LossBundle]
 Validation = Callable[[nn.Module], Mapping[str, float]]
 
 

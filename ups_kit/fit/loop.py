@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import DivergedError, Preempted
 from ..folder import StageFolder
-from ..interfaces import Batch
+from ..interfaces import Samples
 from ..trackers import Trackers
 from .batches import parts_of
 from .fitting import Fitting, Task, prepare, set_training_mode
@@ -32,7 +32,7 @@ PATIENCE_WITH_NONFINITE = 10  # steps in a row whose gradient may overflow (fp16
 # ---------------------------------------------------------------------------------------------------------------------
 # One step
 # ---------------------------------------------------------------------------------------------------------------------
-def training_step(fitting: Fitting, batch: Batch) -> None:
+def training_step(fitting: Fitting, batch: Samples) -> None:
     """One optimiser step: forward and backward in parts, guard, clip, update, moving average."""
     task, settings = fitting.task, fitting.task.settings
     progress = fitting.clock.progress(fitting.step)
@@ -57,7 +57,7 @@ def training_step(fitting: Fitting, batch: Batch) -> None:
         fitting.scaler.step(fitting.optimizer)
         if fitting.average is not None and settings.ema is not None:
             update_average(fitting.average, task.model, settings.ema)
-        fitting.meter.add(len(batch.states), measured)
+        fitting.meter.add(batch.samples, measured)
     fitting.scaler.update()
     for holder in task.state.values():
         holder.advance(taken)

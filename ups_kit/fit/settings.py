@@ -85,10 +85,6 @@ class FitSettings:
     )
     keep: int = field(default=2, validator=gt(0), metadata={"help": "checkpoints kept beside the best"})
     log_every: int = field(default=25, validator=gt(0), metadata={"help": "steps between log lines", "unit": "steps"})
-    periodic_shifts: bool = field(
-        default=True,
-        metadata={"help": "shift every training sample by a random number of points along the periodic axes"},
-    )
     on_nonfinite: Literal["stop", "skip"] = field(
         default="stop",
         metadata={"help": "a loss or gradient that is not finite: stop, or skip that step"},
@@ -101,3 +97,13 @@ class FitSettings:
                 f"accumulation = {self.accumulation} does not divide batch = {self.batch}; "
                 f"nearest: accumulation = {near}"
             )
+
+
+@frozen(kw_only=True)
+class FieldFitSettings(FitSettings):
+    """The same for stages that train on fields in space."""
+
+    periodic_shifts: bool = field(
+        default=True,
+        metadata={"help": "shift every training sample by a random number of points along the periodic axes"},
+    )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from .configs import (
     CONFIG_PROTOCOLS,
+    FIELDS,
     KINDS,
     AddsPart,
     Checks,
@@ -27,6 +28,7 @@ from .configs import (
     ConstraintConfig,
     DatasetConfig,
     DecoderConfig,
+    Described,
     DescribesTasks,
     EncoderConfig,
     GivesLatents,
@@ -34,6 +36,7 @@ from .configs import (
     LatentForm,
     LossConfig,
     MetricConfig,
+    ModelConfig,
     OpensGrids,
     OpensParticles,
     OperatorConfig,
@@ -48,11 +51,13 @@ from .configs import (
     TakesLatents,
     TakesWeights,
     TrackerConfig,
+    family_of,
     heads_problems,
 )
 from .data import (
     AuditsPhysics,
     Dataset,
+    DescribedDataset,
     DrawsWindows,
     GridFile,
     GridHeader,
@@ -108,6 +113,7 @@ from .values import (
     PointSet,
     Progress,
     Queries,
+    Samples,
     Supernodes,
     Trajectories,
     Weighed,
@@ -115,6 +121,7 @@ from .values import (
 
 __all__ = [
     "CONFIG_PROTOCOLS",
+    "FIELDS",
     "KINDS",
     "AddsPart",
     "AuditsPhysics",
@@ -131,6 +138,8 @@ __all__ = [
     "Decoded",
     "Decoder",
     "DecoderConfig",
+    "Described",
+    "DescribedDataset",
     "DescribesTasks",
     "DrawsStates",
     "DrawsWindows",
@@ -159,6 +168,7 @@ __all__ = [
     "Meshed",
     "Metric",
     "MetricConfig",
+    "ModelConfig",
     "Multitask",
     "Needs",
     "ObservesErrors",
@@ -182,6 +192,7 @@ __all__ = [
     "Relays",
     "Sampler",
     "SamplerConfig",
+    "Samples",
     "Schedule",
     "ScheduleConfig",
     "Simulator",
@@ -197,5 +208,6 @@ __all__ = [
     "Trajectories",
     "Weighed",
     "WeighsPoints",
+    "family_of",
     "heads_problems",
 ]

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ..data.normalisation import Normaliser
     from ..data.tree import FileTree
     from ..recipe import Recipe
-    from .data import Dataset, GridFile, ParticleFile, Simulator
+    from .data import GridFile, ParticleFile, Simulator
     from .descriptions import FieldSpec, LatentSpec
-    from .parts import Constraint, Decoder, Encoder, Loss, Metric, Operator, Sampler, Schedule, Stage, Tracker
+    from .parts import Constraint, Decoder, Encoder, Metric, Operator, Sampler, Schedule, Stage, Tracker
 
 
 KINDS = (
@@ -29,6 +29,7 @@ KINDS = (
     "encoder",
     "operator",
     "decoder",
+    "model",
     "constraint",
     "loss",
     "sampler",
@@ -38,6 +39,25 @@ KINDS = (
     "optimizer",
     "schedule",
 )
+
+FIELDS = "fields"  # the family of all that is made for fields in space, and of what does not say its family
+
+
+def family_of(config: object) -> str:
+    """The family of models that a component is made for: what its class says as `family: ClassVar[str]`.
+
+    `config` is an object or its class. A recipe's parts are of one family; trackers, optimisers and schedules serve
+    any.
+    """
+    return str(getattr(config, "family", FIELDS))
+
+
+class Described(Protocol):
+    """What the data of a family of its own are: what `ModelConfig.build` sizes a model from."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON: what `ModelConfig.read_description` reads."""
+        ...
 
 
 @runtime_checkable
@@ -131,11 +151,15 @@ def heads_problems(heads: int, width: int, name: str = "latent.width") -> Iterab
 
 
 class DatasetConfig(Protocol):
-    def describe(self) -> FieldSpec:
-        """What the data are, from headers alone; raises DataError."""
+    """Data of fields in space. Of another family `describe` gives a `Described`, and `build` a `DescribedDataset`."""
+
+    def describe(self) -> Any:
+        """What the data are, a FieldSpec, from headers alone; raises DataError."""
         ...
 
-    def build(self, seed: int) -> Dataset: ...
+    def build(self, seed: int) -> Any:
+        """The `Dataset`, with whatever is drawn in its splits drawn by seed."""
+        ...
 
 
 @runtime_checkable
@@ -195,6 +219,22 @@ class DecoderConfig(Protocol):
     def build(self, fields: FieldSpec, latent: LatentSpec) -> Decoder: ...
 
 
+class ModelConfig(Protocol):
+    """A whole model in one component, in the place of encoder, operator and decoder.
+
+    For families that are not models of fields in space. Its class says which: `family: ClassVar[str]`; the data set,
+    the losses and the stages that go with it say the same.
+    """
+
+    def read_description(self, values: Mapping[str, Any]) -> Described:
+        """What a data set's `describe` gave, from its `to_dict`: for saved models. Raises ValueError."""
+        ...
+
+    def build(self, data: Any) -> nn.Module:
+        """The model with fresh weights on the CPU, for data as the data set of its family describes them."""
+        ...
+
+
 class ConstraintConfig(Protocol):
     """`constrains` names the target fields that it acts on: no two constraints of one class act on the same."""
 
@@ -210,7 +250,9 @@ class ConstraintConfig(Protocol):
 class LossConfig(Protocol):
     """Loss configs also carry their weighting: see `ups_kit.weighting.Weighted`."""
 
-    def build(self, fields: FieldSpec) -> Loss: ...
+    def build(self, fields: Any) -> Any:
+        """The `Loss` for fields of this `FieldSpec`; of another family what its stages call with their own outputs."""
+        ...
 
 
 class SamplerConfig(Protocol):
@@ -246,6 +288,7 @@ CONFIG_PROTOCOLS: Mapping[str, type] = {
     "encoder": EncoderConfig,
     "operator": OperatorConfig,
     "decoder": DecoderConfig,
+    "model": ModelConfig,
     "constraint": ConstraintConfig,
     "loss": LossConfig,
     "sampler": SamplerConfig,
@@ -265,6 +308,7 @@ class Components(TypedDict, total=False):
     encoder: Mapping[str, type[EncoderConfig]]
     operator: Mapping[str, type[OperatorConfig]]
     decoder: Mapping[str, type[DecoderConfig]]
+    model: Mapping[str, type[ModelConfig]]
     constraint: Mapping[str, type[ConstraintConfig]]
     loss: Mapping[str, type[LossConfig]]
     sampler: Mapping[str, type[SamplerConfig]]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..data.particle_store import ParticleSample
     from ..data.splits import Splits
     from ..model import LatentModel
+    from .configs import Described
     from .descriptions import Field, FieldSpec, Layout
     from .values import Batch, Trajectories
 
@@ -44,6 +45,21 @@ class Dataset(Protocol):
         With `limit` only so many of them, spread evenly over the split (`data.splits.evenly`).
         """
         ...
+
+
+class DescribedDataset(Protocol):
+    """The data of a family of its own: what a `ModelConfig` sizes its model from, and how they are split.
+
+    Everything else is between the data set and the stages of its family. `Identified` is asked of it too.
+    """
+
+    @property
+    def description(self) -> Described:
+        """What the config's `describe` gives, with whatever is only known when the data are open."""
+        ...
+
+    @property
+    def splits(self) -> Splits: ...
 
 
 @runtime_checkable

@@ -256,8 +256,11 @@ class ComparesLatents(Protocol):
 class Stage(Protocol):
     """One stage of a run: reads what came before it, trains or measures, writes its own folder."""
 
-    def run(self, experiment: Experiment, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
-        """Do the work and return what the run's summary shall hold of it."""
+    def run(self, experiment: Any, folder: StageFolder, trackers: Trackers) -> Mapping[str, Any]:
+        """Do the work and return what the run's summary shall hold of it.
+
+        `experiment` is an `Experiment`; for a stage of a family of its own, a `ModelExperiment`.
+        """
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,19 @@ class Latent(NamedTuple):
     totals: Tensor | None = None  # (B, C), means of the newest given frame, for constraints that keep them (float64)
 
 
+class Samples(Protocol):
+    """A batch of any family, as the optimisation loop sees it; `Batch` is that of fields in space."""
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        ...
+
+    def part(self, part: slice) -> Samples:
+        """Some samples of the batch; losses of equal parts average to that of the whole."""
+        ...
+
+
 class Batch(NamedTuple):
     """Windows of trajectories, normalised: what goes in at time t, and the target fields at t, t+1 … t+K.
 
@@ -70,6 +83,17 @@ class Batch(NamedTuple):
     latents: tuple[Latent, ...] | None = None  # cached latents of t, t+1 … t+K, where there are any
     channels: tuple[int, ...] | None = None  # the target channels that these data have; None: all (see `Multitask`)
     mask: Tensor | None = None  # (B, N), of the states: true where a point is real and not padding; None: all are
+
+    @property
+    def samples(self) -> int:
+        """Number of samples B."""
+        return len(self.states)
+
+    def part(self, part: slice) -> Batch:
+        """Some samples of the batch."""
+        from ..batching import batch_part
+
+        return batch_part(self, part)
 
     def places(self, step: int) -> Tensor:
         """Where the states of frame t+step are, (B, N, D)."""

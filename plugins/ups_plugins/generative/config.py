@@ -13,7 +13,7 @@ from ups_kit import FieldSpec, LatentSpec, Recipe
 from ups_kit.errors import did_you_mean
 from ups_kit.fit.checks import check_settings
 from ups_kit.fit.order import is_skipped, trained_by
-from ups_kit.fit.settings import FitSettings
+from ups_kit.fit.settings import FieldFitSettings
 from ups_kit.interfaces import AddsPart, Stage, StageConfig, heads_problems
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @frozen(kw_only=True)
-class GenerativeSettings(FitSettings):
+class GenerativeSettings(FieldFitSettings):
     """The keys that the stages share which learn a velocity: the network, how it is solved, how it is scored."""
 
     width: int = field(default=64, validator=gt(0), metadata={"help": "width of the velocity network"})
@@ -119,7 +119,7 @@ class DiffusionStageConfig(GenerativeSettings):
 
 
 @frozen(kw_only=True)
-class ConsistencyStageConfig(FitSettings):
+class ConsistencyStageConfig(FieldFitSettings):
     """Distils a diffusion stage's many steps into one or two: consistency distillation with an averaged target.
 
     The student's jump from τ must agree with a step of the teacher and the jump of the student's moving average from

@@ -20,7 +20,7 @@ from ups_kit.fit.batches import TrainingWindows, on_cached_latents, train_window
 from ups_kit.fit.fitting import Task
 from ups_kit.fit.forward import LossBundle
 from ups_kit.fit.loop import fit
-from ups_kit.fit.settings import FitSettings
+from ups_kit.fit.settings import FieldFitSettings
 from ups_kit.fit.validating import Validation
 from ups_kit.folder import StageFolder
 from ups_kit.generating import Noise
@@ -287,7 +287,7 @@ def _asked(model: LatentModel) -> LatentModel:
 
 def _task_of(
     experiment: Experiment,
-    config: FitSettings,
+    config: FieldFitSettings,
     part: nn.Module,
     windows: TrainingWindows,
     loss: Loss,

@@ -10,7 +10,7 @@ from attrs.validators import deep_iterable, gt, in_
 
 from ups_kit.fit.checks import check_losses, check_settings
 from ups_kit.fit.order import trained_by
-from ups_kit.fit.settings import FitSettings
+from ups_kit.fit.settings import FieldFitSettings
 from ups_kit.interfaces import FieldSpec, LatentSpec, LossConfig, Stage, StageConfig
 
 from ..config import InverseDecodingConfig, InverseEncodingConfig
@@ -25,7 +25,7 @@ LOSSES_EXAMPLE = '{ forward = { use = "forward" }, inverse_encoding = { use = "i
 
 
 @frozen(kw_only=True)
-class OperatorStageConfig(FitSettings):
+class OperatorStageConfig(FieldFitSettings):
     """Trains encoder, operator and decoder end to end on a weighted sum of losses (docs/method.md §4).
 
     The best weights are chosen by the nRMSE of rollouts on the validation split, in physical units.
@@ -84,7 +84,7 @@ class OperatorStageConfig(FitSettings):
 
 
 @frozen(kw_only=True)
-class CodecStageConfig(FitSettings):
+class CodecStageConfig(FieldFitSettings):
     """Trains encoder and decoder alone, as an autoencoder, on the inverse losses (docs/method.md §4).
 
     The best weights are chosen by the nRMSE of encoding and decoding on the validation split, in physical units. Of
