@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,26 @@ def test_a_resumed_training_ends_with_the_same_bits(
     last = [CheckpointFolder(tmp_path / run / "toy" / "checkpoints", 2).newest() for run in ("whole", "stopped")]
     for state in ("model", "average"):
         assert toy.same_bits(*(found.state[state] for found in last if found))
+
+
+@pytest.mark.parametrize("stop", [11, 16])
+def test_checkpoints_of_epochs_are_beside_those_of_steps_and_resume_to_the_same_bits(
+    toy: SimpleNamespace, tmp_path: Path, stop: int
+) -> None:
+    """40 windows in batches of 4: the epochs 0.7, 1.4 and 2.1 are completed by the steps 7, 14 and 21."""
+    settings = EVERYTHING | {"budget": Budget(steps=24), "checkpoint_every": 10, "checkpoint_epochs": 0.7, "keep": 9}
+    whole = toy.task(**settings)
+    fit(whole, toy.folder(tmp_path / "whole"), toy.no_trackers())
+    folder = tmp_path / "whole" / "toy" / "checkpoints"
+    assert CheckpointFolder(folder, 9).steps() == [24, 21, 20, 14, 10, 7]
+    killed = tmp_path / "killed" / "toy"
+    shutil.copytree(tmp_path / "whole" / "toy", killed)
+    for checkpoint in (killed / "checkpoints").glob("*"):  # as a kill leaves it: nothing newer than the last epoch's
+        if int(checkpoint.name.split("_")[1]) > stop:
+            shutil.rmtree(checkpoint)
+    resumed = toy.task(**settings)
+    fit(resumed, toy.folder(tmp_path / "killed", resume=True), toy.no_trackers())
+    assert toy.same_bits(toy.weights(whole.model), toy.weights(resumed.model))
 
 
 def test_a_finished_training_resumes_to_its_result(toy: SimpleNamespace, tmp_path: Path) -> None:

@@ -27,6 +27,26 @@ def test_cosine_goes_from_one_to_its_end() -> None:
     assert values == sorted(values, reverse=True)
 
 
+def _stage(config: CosineScheduleConfig, steps: int = 110) -> list[float]:
+    schedule = config.build()
+    return [_at(schedule, step, step / steps) for step in range(steps + 1)]
+
+
+def test_a_cosine_after_the_warm_up_rises_from_nothing_and_spans_the_rest() -> None:
+    values = _stage(CosineScheduleConfig(final=0.1, warmup=10, after_warmup=True))
+    assert values[:11] == pytest.approx([step / 10 for step in range(11)])
+    expected = [0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 100)) for step in range(101)]
+    assert values[10:] == pytest.approx(expected)
+    share = _stage(CosineScheduleConfig(final=0.1, warmup_fraction=10 / 110, after_warmup=True))
+    assert share == pytest.approx(values)
+    assert _stage(CosineScheduleConfig(final=0.1, after_warmup=True)) == _stage(CosineScheduleConfig(final=0.1))
+
+
+def test_a_warm_up_that_is_all_of_the_budget_leaves_no_cosine() -> None:
+    values = _stage(CosineScheduleConfig(warmup=20, after_warmup=True), steps=20)
+    assert values == pytest.approx([step / 20 for step in range(21)])
+
+
 @pytest.mark.parametrize(
     "config",
     [ConstantScheduleConfig(warmup=4), StepScheduleConfig(steps=100, warmup=4), PlateauScheduleConfig(warmup=4)],

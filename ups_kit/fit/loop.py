@@ -126,12 +126,24 @@ def fit(task: Task, folder: StageFolder, trackers: Trackers) -> dict[str, Any]:
             while not fitting.is_over:
                 training_step(fitting, fitting.meter.awaited(batches))
                 _between_steps(fitting, checkpoints, trackers)
-                if stop or fitting.is_over or fitting.step % task.settings.checkpoint_every == 0:
+                if stop or fitting.is_over or _checkpoint_is_due(fitting):
                     saved = save(fitting, checkpoints)
                 if stop:
                     raise Preempted(_preemption(fitting, stop, saved))
         load_best(fitting, checkpoints)
     return _summary(fitting)
+
+
+def _checkpoint_is_due(fitting: Fitting) -> bool:
+    """Whether so many steps are done, or the last one has completed so many epochs."""
+    settings, step = fitting.task.settings, fitting.step
+    if step % settings.checkpoint_every == 0:
+        return True
+    if settings.checkpoint_epochs is None:
+        return False
+    # epochs are products of steps: those that end with a step may come out a rounding short
+    before, now = (fitting.clock.progress(k).epoch / settings.checkpoint_epochs + 1e-9 for k in (step - 1, step))
+    return math.floor(now) > math.floor(before)
 
 
 def _between_steps(fitting: Fitting, checkpoints: CheckpointFolder, trackers: Trackers) -> None:

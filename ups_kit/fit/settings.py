@@ -83,6 +83,11 @@ class FitSettings:
     checkpoint_every: int = field(
         default=500, validator=gt(0), metadata={"help": "steps between checkpoints", "unit": "steps"}
     )
+    checkpoint_epochs: float | None = field(
+        default=None,
+        validator=optional(gt(0.0)),  # type: ignore[arg-type]  # as for `clip`
+        metadata={"help": "epochs between checkpoints, beside those of checkpoint_every", "unit": "epochs"},
+    )
     keep: int = field(default=2, validator=gt(0), metadata={"help": "checkpoints kept beside the best"})
     log_every: int = field(default=25, validator=gt(0), metadata={"help": "steps between log lines", "unit": "steps"})
     on_nonfinite: Literal["stop", "skip"] = field(

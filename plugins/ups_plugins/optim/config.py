@@ -135,10 +135,17 @@ class ConstantScheduleConfig(WarmUp):
 
 @frozen(kw_only=True)
 class CosineScheduleConfig(WarmUp):
-    """Half a cosine over the stage's budget, from the base learning rate to `final` times it, times the warm-up."""
+    """Half a cosine over the stage's budget, from the base learning rate to `final` times it, times the warm-up.
+
+    With `after_warmup` one after the other: from 0 to the base learning rate over the warm-up, then the half cosine.
+    """
 
     final: float = field(
         default=0.0, validator=[ge(0.0), le(1.0)], metadata={"help": "factor of the learning rate at the end"}
+    )
+    after_warmup: bool = field(
+        default=False,
+        metadata={"help": "begin the cosine where the warm-up ends, instead of multiplying the two"},
     )
 
     def build(self) -> Schedule:

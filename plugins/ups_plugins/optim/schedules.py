@@ -27,6 +27,21 @@ def ramp(warmup: WarmUp, progress: Progress) -> float:
     return 1.0
 
 
+def warmed(warmup: WarmUp, progress: Progress) -> tuple[float, float]:
+    """A warm-up from 0, step/W or fraction/F, 1 when it is over; and which share of the budget it takes.
+
+    Of a warm-up in steps that share is exact where the budget is in steps or epochs; of one in seconds it follows from
+    the pace so far.
+    """
+    if warmup.warmup and progress.step < warmup.warmup:
+        return progress.step / warmup.warmup, 1.0
+    if warmup.warmup:
+        return 1.0, progress.fraction * warmup.warmup / progress.step
+    if progress.fraction < warmup.warmup_fraction:
+        return progress.fraction / warmup.warmup_fraction, 1.0
+    return 1.0, warmup.warmup_fraction
+
+
 class _Stateless:
     """A schedule that is a function of progress alone."""
 
@@ -51,15 +66,24 @@ class ConstantSchedule(_Stateless):
 
 
 class CosineSchedule(_Stateless):
-    """final + (1 − final)·(1 + cos(π·fraction))/2, times the warm-up (Loshchilov and Hutter, arXiv:1608.03983)."""
+    """final + (1 − final)·(1 + cos(π·share))/2 (Loshchilov and Hutter, arXiv:1608.03983).
+
+    The share is that of the budget, and the cosine is multiplied with the warm-up; or, with `after_warmup`, it is that
+    of what the warm-up leaves of the budget.
+    """
 
     def __init__(self, config: CosineScheduleConfig) -> None:
         self._config = config
 
     def factor(self, progress: Progress) -> float:
-        share = min(max(progress.fraction, 0.0), 1.0)
-        cosine = 0.5 * (1 + math.cos(math.pi * share))
-        return ramp(self._config, progress) * (self._config.final + (1 - self._config.final) * cosine)
+        if not self._config.after_warmup:
+            return ramp(self._config, progress) * self._cosine(progress.fraction)
+        done, end = warmed(self._config, progress)
+        return done if done < 1 else self._cosine((progress.fraction - end) / (1 - end) if end < 1 else 0.0)
+
+    def _cosine(self, share: float) -> float:
+        cosine = 0.5 * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
+        return self._config.final + (1 - self._config.final) * cosine
 
 
 class StepSchedule(_Stateless):
