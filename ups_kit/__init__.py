@@ -11,6 +11,7 @@ from .weighting import Weighted
 
 if TYPE_CHECKING:
     from .bundle import load_bundle as load
+    from .bundle import load_model
     from .data.sample import Sample
     from .reading import read_recipe
     from .recipe import Recipe
@@ -21,6 +22,7 @@ _LAZY = {  # names whose modules import torch, or are not needed to write a plug
     "Recipe": ("recipe", "Recipe"),
     "Sample": ("data.sample", "Sample"),
     "load": ("bundle", "load_bundle"),
+    "load_model": ("bundle", "load_model"),
     "read_recipe": ("reading", "read_recipe"),
 }
 
@@ -57,5 +59,6 @@ __all__ = [
     "__version__",
     "hookimpl",
     "load",
+    "load_model",
     "read_recipe",
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, overload
 
 from attrs import evolve, frozen
 
 from .errors import DataError, Problem, RecipeError
+from .families import check_family, check_model, data_problem
 from .fit.order import LearnsFrom, is_skipped, part_name, trained_by
 from .fit.settings import FieldFitSettings, FitSettings
 from .interfaces import (
@@ -23,14 +25,14 @@ from .interfaces import (
 )
 from .keypaths import render
 from .plugins import Catalog, discover
-from .recipe import Recipe
+from .recipe import AnyRecipe, ModelRecipe, Recipe
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from .data.normalisation import Normaliser
-    from .interfaces import Dataset, Stage, StageConfig
+    from .interfaces import Dataset, DescribedDataset, Stage, StageConfig
     from .model import LatentModel
 
 
@@ -46,7 +48,26 @@ class Experiment:
     catalog: Catalog
 
 
-def assemble(recipe: Recipe, catalog: Catalog | None = None) -> Experiment:
+@frozen
+class ModelExperiment:
+    """The parts of a run of a family of its own. The model is on the device, and is what the stages change."""
+
+    recipe: ModelRecipe
+    dataset: DescribedDataset
+    model: nn.Module
+    stages: tuple[Stage, ...]  # in the order of recipe.stages
+    device: torch.device
+    catalog: Catalog
+
+
+AnyExperiment = Experiment | ModelExperiment
+
+
+@overload
+def assemble(recipe: Recipe, catalog: Catalog | None = None) -> Experiment: ...
+@overload
+def assemble(recipe: ModelRecipe, catalog: Catalog | None = None) -> ModelExperiment: ...
+def assemble(recipe: AnyRecipe, catalog: Catalog | None = None) -> AnyExperiment:
     """Build every part of a recipe.
 
     Weights are drawn from the recipe's seed. Raises RecipeError with all problems where parts do not fit together or
@@ -54,7 +75,7 @@ def assemble(recipe: Recipe, catalog: Catalog | None = None) -> Experiment:
     """
     import torch
 
-    from .fit.precision import Precision, check_compiler, choose_device, is_memory
+    from .fit.precision import Precision, check_compiler, choose_device
 
     catalog = discover(recipe.plugins.disable) if catalog is None else catalog
     problems = check(recipe)
@@ -68,15 +89,31 @@ def assemble(recipe: Recipe, catalog: Catalog | None = None) -> Experiment:
         torch.set_num_threads(recipe.run.threads)
     dataset = recipe.dataset.build(recipe.run.seed)
     torch.manual_seed(recipe.run.seed)
-    try:
+    if isinstance(recipe, ModelRecipe):
+        with _in_memory(device, "model", "the model"):
+            whole = recipe.model.build(dataset.description).to(device)
+        return ModelExperiment(recipe, dataset, whole, _stages(recipe), device, catalog)
+    with _in_memory(device, "latent.width", f"a model {recipe.latent.width} wide"):
         model = build_model(recipe, dataset.fields, dataset.normaliser).to(device)
+    return Experiment(recipe, dataset, model, _stages(recipe), device, catalog)
+
+
+def _stages(recipe: AnyRecipe) -> tuple[Stage, ...]:
+    return tuple(stage.build() for stage in recipe.stages)
+
+
+@contextmanager
+def _in_memory(device: torch.device, path: str, what: str) -> Iterator[None]:
+    """A model that does not fit in a device's memory is the recipe's problem."""
+    from .fit.precision import is_memory
+
+    try:
+        yield
     except RuntimeError as error:
         if not is_memory(error):
             raise
-        width = recipe.latent.width
-        message = f"a model {width} wide does not fit in the memory of {device} ({str(error).splitlines()[0]})"
-        raise RecipeError("the recipe", [Problem("latent.width", message)]) from error
-    return Experiment(recipe, dataset, model, tuple(stage.build() for stage in recipe.stages), device, catalog)
+        message = f"{what} does not fit in the memory of {device} ({str(error).splitlines()[0]})"
+        raise RecipeError("the recipe", [Problem(path, message)]) from error
 
 
 def build_model(recipe: Recipe, fields: FieldSpec, normaliser: Normaliser) -> LatentModel:
@@ -110,18 +147,22 @@ def _part(name: str, stage: AddsPart, recipe: Recipe, fields: FieldSpec) -> nn.M
 # ---------------------------------------------------------------------------------------------------------------------
 # Checks that need no torch
 # ---------------------------------------------------------------------------------------------------------------------
-def check(recipe: Recipe) -> list[Problem]:
+def check(recipe: AnyRecipe) -> list[Problem]:
     """Everything that does not fit together, before anything is built: parts and data, parts and stages, stages' order.
 
     Reads headers of data files only. A DataError becomes the one problem that is reported for the dataset, at the key
-    that it names.
+    that it names. Parts of different families are told alone: nothing else about them would make sense.
     """
+    strangers = list(check_family(recipe))
+    if strangers:
+        return strangers
+    if isinstance(recipe, ModelRecipe):
+        return [*_order_problems(recipe, None), *check_model(recipe)]
     try:
         fields = recipe.dataset.describe()
         tasks = recipe.dataset.describe_tasks() if isinstance(recipe.dataset, DescribesTasks) else {"": fields}
     except DataError as error:
-        problem = Problem(f"dataset.{error.key}" if error.key else "dataset", str(error), in_data=True)
-        return [*_order_problems(recipe, None), *_cache_problems(recipe), problem]
+        return [*_order_problems(recipe, None), *_cache_problems(recipe), data_problem(error)]
     problems = [*_order_problems(recipe, fields), *_stale_problems(recipe, fields), *_cache_problems(recipe)]
     if recipe.latent_cache is not None and fields.steady:
         problems.append(Problem("latent_cache", "steady data have no series of latents; remove [latent_cache]"))
@@ -198,7 +239,7 @@ def _constraint_problems(recipe: Recipe, fields: FieldSpec) -> Iterator[Problem]
                 yield Problem(f"{path}.use", message)
 
 
-def _order_problems(recipe: Recipe, fields: FieldSpec | None) -> Iterator[Problem]:
+def _order_problems(recipe: AnyRecipe, fields: FieldSpec | None) -> Iterator[Problem]:
     names = [stage.name for stage in recipe.stages]
     if not names:
         yield Problem("stages", 'no stage is listed; add for example [[stages]] with use = "operator"')

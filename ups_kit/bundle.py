@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,24 +23,23 @@ import torch
 from attrs import frozen
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import __version__
-from .assemble import Experiment, build_model
+from .assemble import AnyExperiment, Experiment, build_model
 from .data.normalisation import Normaliser
 from .data.pickles import why_pickled
 from .errors import DataError, StorageError, did_you_mean
 from .fit.settings import FitSettings
 from .fit.state import misfits
 from .folder import sync_folder, write_bytes, write_text
-from .interfaces import Dataset, Field, FieldSpec, Multitask, Queries
+from .interfaces import Dataset, Described, Field, FieldSpec, Multitask, Queries, family_of
 from .model import LatentModel
 from .plugins import Catalog, discover
 from .predicting.forecast import chosen, condition_of, inputs, queries_of
 from .predicting.forecast import members as drawn
-from .reading import resolved
-from .recipe import Recipe
-from .strict import attempt
+from .reading import read_tables, resolved
+from .recipe import AnyRecipe, ModelRecipe, Recipe
 from .tasks import Placement, TaskView
 
 FORMAT = 1
@@ -144,7 +144,23 @@ class Bundle:
         return self
 
 
-def save_bundle(path: Path, experiment: Experiment, trained: Sequence[str]) -> None:
+@frozen
+class ModelBundle:
+    """A trained model of a family of its own, with all that is needed to use it: `ups_kit.load_model(path)`."""
+
+    model: nn.Module
+    recipe: ModelRecipe
+    data: Described
+    splits: Mapping[str, Any]
+    description: Mapping[str, Any]
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The stages that have trained, in their order."""
+        return tuple(self.description["trained"])
+
+
+def save_bundle(path: Path, experiment: AnyExperiment, trained: Sequence[str]) -> None:
     """Write the experiment's model as a bundle, whole or not at all; an earlier one at `path` is replaced.
 
     `trained` are the stages that have trained it. The operator forecasts by default, until `set_forecast` says else.
@@ -159,16 +175,24 @@ def save_bundle(path: Path, experiment: Experiment, trained: Sequence[str]) -> N
         "torch": str(torch.__version__),
         "plugins": {plugin.name: f"{plugin.distribution} {plugin.version}" for plugin in experiment.catalog.plugins},
         "recipe": resolved(experiment.recipe, None, experiment.catalog)["values"],
-        "fields": attrs.asdict(experiment.dataset.fields),
-        "normaliser": experiment.dataset.normaliser.to_dict(),
+        **(_field_papers(experiment.dataset) if isinstance(experiment, Experiment) else {}),
+        **({} if isinstance(experiment, Experiment) else {"data": experiment.dataset.description.to_dict()}),
         "splits": experiment.dataset.splits.to_dict(),
-        "tasks": _task_papers(experiment.dataset),
         "trained": list(trained),
-        "forecast": dict(OPERATOR),
         "sha256": {WEIGHTS: hashlib.sha256(weights).hexdigest()},
     }
     write_text(aside / DESCRIPTION, json.dumps(description, indent=1) + "\n")
     _replace(aside, path)
+
+
+def _field_papers(dataset: Dataset) -> dict[str, Any]:
+    """What a bundle keeps of data that are fields in space."""
+    return {
+        "fields": attrs.asdict(dataset.fields),
+        "normaliser": dataset.normaliser.to_dict(),
+        "tasks": _task_papers(dataset),
+        "forecast": dict(OPERATOR),
+    }
 
 
 def _task_papers(dataset: Dataset) -> dict[str, Any]:
@@ -194,32 +218,23 @@ def _replace(aside: Path, path: Path) -> None:
 def load_bundle(path: str | Path, catalog: Catalog | None = None) -> Bundle:
     """Open a bundle, or the run folder that holds one; the recipe file is not needed.
 
-    Nothing in a bundle is executed. Raises StorageError where it is missing, damaged, of another format, or where its
-    weights do not fit its recipe; RecipeError where a plugin that it needs is missing.
+    Nothing in a bundle is executed. Raises StorageError where it is missing, damaged, of another format, of a model of
+    another family, or where its weights do not fit its recipe; RecipeError where a plugin that it needs is missing.
     """
-    folder = Path(path)
-    pickled = why_pickled(folder) if folder.is_file() else None
-    if pickled is not None:
-        raise StorageError(f"{folder}: is not a bundle: {pickled}; expected the folder of a bundle, or of a run")
-    folder = folder / "bundle" if (folder / "bundle" / DESCRIPTION).is_file() else folder
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-        data = (folder / WEIGHTS).read_bytes()
-    except (OSError, ValueError) as error:
-        raise StorageError(
-            f"{folder}: is not a bundle: expected {DESCRIPTION} and {WEIGHTS} in it ({error})"
-        ) from error
-    try:
-        recipe, fields, normaliser, splits = _parts(folder, description, data, catalog)
+    folder, description, data = _files(path)
+    with _described(folder):
+        recipe = _recipe(folder, description, data, catalog)
+        if isinstance(recipe, ModelRecipe):
+            raise StorageError(
+                f"{folder}: is a model of the family '{family_of(recipe.model)}', and what was asked for is of models "
+                "of fields in space; open it by ups_kit.load_model"
+            )
+        fields, splits = _fields(description["fields"]), description["splits"]
+        normaliser = Normaliser.from_dict(description["normaliser"])
         tasks = {
             name: TaskFacts(_fields(facts["fields"]), Normaliser.from_dict(facts["normaliser"]))
             for name, facts in description.get("tasks", {}).items()
         }
-    except (KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise StorageError(
-            f"{folder / DESCRIPTION}: is not the description of a bundle ({reason}); copy it again"
-        ) from error
     model = build_model(recipe, fields, normaliser)
     load_weights(model, data, str(folder / WEIGHTS))
     model.eval()
@@ -238,10 +253,57 @@ def set_forecast(path: Path, forecast: Mapping[str, Any]) -> None:
     write_text(path / DESCRIPTION, json.dumps(description, indent=1) + "\n")
 
 
-def _parts(
-    folder: Path, description: Mapping[str, Any], data: bytes, catalog: Catalog | None
-) -> tuple[Recipe, FieldSpec, Normaliser, Mapping[str, Any]]:
-    """What a bundle's description says, where it is one that fits these weights."""
+def load_model(path: str | Path, catalog: Catalog | None = None) -> ModelBundle:
+    """Open the bundle of a model of a family of its own, or the run folder that holds one. Raises as `load_bundle`."""
+    folder, description, data = _files(path)
+    with _described(folder):
+        recipe = _recipe(folder, description, data, catalog)
+        if not isinstance(recipe, ModelRecipe):
+            raise StorageError(f"{folder}: is a model of fields in space; open it by ups_kit.load")
+        described, splits, _ = description["data"], description["splits"], description["trained"]
+        spec = recipe.model.read_description(described)
+    model = recipe.model.build(spec)
+    load_weights(model, data, str(folder / WEIGHTS))
+    model.eval()
+    return ModelBundle(model, recipe, spec, splits, description)
+
+
+def recipe_of(path: str | Path, catalog: Catalog | None = None) -> AnyRecipe:
+    """The recipe of a bundle of either form. Raises StorageError."""
+    folder, description, data = _files(path)
+    with _described(folder):
+        return _recipe(folder, description, data, catalog)
+
+
+def _files(path: str | Path) -> tuple[Path, dict[str, Any], bytes]:
+    """The folder of a bundle, its description and its weights. Raises StorageError."""
+    folder = Path(path)
+    pickled = why_pickled(folder) if folder.is_file() else None
+    if pickled is not None:
+        raise StorageError(f"{folder}: is not a bundle: {pickled}; expected the folder of a bundle, or of a run")
+    folder = folder / "bundle" if (folder / "bundle" / DESCRIPTION).is_file() else folder
+    try:
+        return folder, json.loads((folder / DESCRIPTION).read_text()), (folder / WEIGHTS).read_bytes()
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"{folder}: is not a bundle: expected {DESCRIPTION} and {WEIGHTS} in it ({error})"
+        ) from error
+
+
+@contextmanager
+def _described(folder: Path) -> Iterator[None]:
+    """What a description lacks, or holds in another form, is a StorageError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise StorageError(
+            f"{folder / DESCRIPTION}: is not the description of a bundle ({reason}); copy it again"
+        ) from error
+
+
+def _recipe(folder: Path, description: Mapping[str, Any], data: bytes, catalog: Catalog | None) -> AnyRecipe:
+    """The recipe of a bundle, where its description is one that fits these weights."""
     if description["format"] != FORMAT:
         there = description.get("ups_kit", "another version")
         raise StorageError(
@@ -251,15 +313,14 @@ def _parts(
     if hashlib.sha256(data).hexdigest() != description["sha256"][WEIGHTS]:
         raise StorageError(f"{folder / WEIGHTS}: its content is not what was written (sha256 differs); copy it again")
     known = discover() if catalog is None else catalog
-    recipe, problems = attempt(description["recipe"], Recipe, known)
+    recipe, problems = read_tables(description["recipe"], known)
     if recipe is None or problems:
         lines = "; ".join(str(problem) for problem in problems)
         raise StorageError(f"{folder}: its recipe cannot be read with the installed plugins: {lines}")
-    normaliser = Normaliser.from_dict(description["normaliser"])
-    return recipe, _fields(description["fields"]), normaliser, description["splits"]
+    return recipe
 
 
-def save_weights(path: Path, model: LatentModel) -> bytes:
+def save_weights(path: Path, model: nn.Module) -> bytes:
     """Write a model's weights as safetensors, atomically; returns what was written."""
     tensors = {
         name.replace("_orig_mod.", ""): value.detach().cpu().contiguous() for name, value in model.state_dict().items()
@@ -269,7 +330,7 @@ def save_weights(path: Path, model: LatentModel) -> bytes:
     return data
 
 
-def load_weights(model: LatentModel, data: bytes, source: str, added: Collection[str] | None = None) -> None:
+def load_weights(model: nn.Module, data: bytes, source: str, added: Collection[str] | None = None) -> None:
     """Put safetensors into a model. Raises StorageError with the first keys and shapes that do not fit.
 
     `added` are the stages that had trained when the weights were written: the parts of others stay as they are. None

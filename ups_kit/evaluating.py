@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from .assemble import Experiment, assemble
-from .bundle import DESCRIPTION, Bundle, load_bundle
+from .assemble import AnyExperiment, ModelExperiment, assemble
+from .bundle import DESCRIPTION, Bundle, ModelBundle, load_bundle, load_model, recipe_of
 from .console import Console
 from .errors import BELOW_FLOOR_EXIT_CODE, DataError, StorageError, UsageError, did_you_mean
 from .fit.settings import FitSettings
@@ -18,7 +18,7 @@ from .folder import EVALUATIONS, RECORD, RunFolder, new_run_folder, read_record,
 from .interfaces import Elsewhere, EvaluatesElsewhere, EvaluatesFiner, Stage, StageConfig
 from .plugins import Catalog
 from .reading import read_resolved
-from .recipe import Recipe
+from .recipe import AnyRecipe
 from .trackers import Trackers
 
 EXPECTED = "expected the folder of a run, such as runs/NAME/1, or a bundle"
@@ -30,7 +30,7 @@ class Found:
 
     path: Path
     run: RunFolder | None  # None of a bundle by itself
-    recipe: Recipe
+    recipe: AnyRecipe
     catalog: Catalog | None
     bundle: Path
 
@@ -90,7 +90,7 @@ def evaluate(
 def _transfer(
     config: StageConfig,
     built: Stage,
-    experiment: Experiment,
+    experiment: AnyExperiment,
     asked: Sequence[Elsewhere],
     folder: RunFolder,
     trackers: Trackers,
@@ -103,7 +103,7 @@ def _transfer(
 def _finer(
     config: StageConfig,
     built: Stage,
-    experiment: Experiment,
+    experiment: AnyExperiment,
     factors: Sequence[int],
     folder: RunFolder,
     trackers: Trackers,
@@ -134,7 +134,7 @@ def find(path: Path, device: str | None = None, partial: bool = False) -> Found:
         _refuse_unfinished(found, partial)
         return found
     if (path / DESCRIPTION).is_file() or (path / "bundle" / DESCRIPTION).is_file():
-        recipe = load_bundle(path).recipe
+        recipe = recipe_of(path)
         run = attrs.evolve(recipe.run, device=device or recipe.run.device)
         return Found(path, None, attrs.evolve(recipe, run=run), None, path)
     raise UsageError(f"{path}: {what_is_at(path, EXPECTED)}")
@@ -163,7 +163,7 @@ def _refuse_unfinished(found: Found, partial: bool) -> None:
         raise UsageError(f"{message}; {onward}; to evaluate what there is, the model after {done}, add --allow-partial")
 
 
-def _changed(recipe: Recipe, name: str | None, changes: Mapping[str, Any]) -> tuple[Recipe, int]:
+def _changed(recipe: AnyRecipe, name: str | None, changes: Mapping[str, Any]) -> tuple[AnyRecipe, int]:
     """The recipe with keys of its stage that evaluates changed, and that stage's number. Raises UsageError."""
     known = [stage.name for stage in recipe.stages if not isinstance(stage, FitSettings)]
     if not known:
@@ -193,21 +193,23 @@ def _check_bundle(found: Found) -> None:
         raise StorageError(f"{found.bundle}: is not there; a run leaves its model in it when it has trained")
 
 
-def _with_weights(experiment: Experiment, found: Found) -> Experiment:
+def _with_weights(experiment: AnyExperiment, found: Found) -> AnyExperiment:
     """The experiment with the trained weights, and without the stages that have not trained.
 
     Raises DataError where the data are not those that the model was trained and split by.
     """
-    bundle = load_bundle(found.bundle, found.catalog)
+    load = load_model if isinstance(experiment, ModelExperiment) else load_bundle
+    bundle: ModelBundle | Bundle = load(found.bundle, found.catalog)
     _check_splits(experiment, bundle, found)
     experiment.model.load_state_dict(bundle.model.state_dict())
     experiment.model.eval()
     stages = experiment.recipe.stages
     done = tuple(stage for stage in stages if not isinstance(stage, FitSettings) or stage.name in bundle.trained)
-    return attrs.evolve(experiment, recipe=attrs.evolve(experiment.recipe, stages=done))
+    recipe: Any = attrs.evolve(experiment.recipe, stages=done)
+    return attrs.evolve(experiment, recipe=recipe)
 
 
-def _check_splits(experiment: Experiment, bundle: Bundle, found: Found) -> None:
+def _check_splits(experiment: AnyExperiment, bundle: Bundle | ModelBundle, found: Found) -> None:
     own = experiment.dataset.splits.to_dict()
     if own.get("digest") != bundle.splits.get("digest"):
         raise DataError(

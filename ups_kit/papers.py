@@ -19,18 +19,18 @@ from .fit.settings import FitSettings
 from .folder import RECORD, RECORD_FORMAT, RunFolder, read_json, read_record, write_json, write_text
 from .interfaces import AddsPart
 from .keypaths import render
-from .recipe import Recipe
+from .recipe import AnyRecipe
 from .stage_keys import WATCHED
 
 if TYPE_CHECKING:
-    from .assemble import Experiment
+    from .assemble import AnyExperiment
 
 
 @frozen
 class Papers:
     """What a run is started or resumed with: its recipe as it is `resolved`, and the text it was read from."""
 
-    experiment: Experiment
+    experiment: AnyExperiment
     resolved: Mapping[str, Any]
     text: str | None = None
     allow_changed: Sequence[str] = ()
@@ -62,7 +62,7 @@ class Papers:
         return record
 
 
-def _write_environment(folder: RunFolder, experiment: Experiment, resume: bool) -> None:
+def _write_environment(folder: RunFolder, experiment: AnyExperiment, resume: bool) -> None:
     environment = {
         "ups_kit": __version__,
         "python": platform.python_version(),
@@ -84,14 +84,14 @@ def _write_environment(folder: RunFolder, experiment: Experiment, resume: bool) 
 # ---------------------------------------------------------------------------------------------------------------------
 # What may change between the start of a run and what goes on with it
 # ---------------------------------------------------------------------------------------------------------------------
-def changed_keys(recipe: Recipe, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
+def changed_keys(recipe: AnyRecipe, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
     """Where the values of a recipe differ from those of a run, but for places and what watches."""
     found = differences(old, new, default_paths(recipe))
     return [difference for difference in found if not difference.is_below(PLACES)]
 
 
 def accepted(
-    folder: RunFolder, old: Mapping[str, Any], recipe: Recipe, values: Mapping[str, Any], allowed: Sequence[str]
+    folder: RunFolder, old: Mapping[str, Any], recipe: AnyRecipe, values: Mapping[str, Any], allowed: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The changes of a resumed recipe, for its record. Raises UsageError where one is neither safe nor allowed."""
     changes = changed_keys(recipe, old.get("values", {}), values)
@@ -136,7 +136,7 @@ class _Progress:
     done: frozenset[str]
 
     @classmethod
-    def of(cls, folder: RunFolder, old: Mapping[str, Any], recipe: Recipe) -> _Progress:
+    def of(cls, folder: RunFolder, old: Mapping[str, Any], recipe: AnyRecipe) -> _Progress:
         before = tuple(str(stage.get("name")) for stage in old.get("stages", []))
         now = tuple(stage.name for stage in recipe.stages)
         names = {*before, *now}

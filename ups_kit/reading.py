@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from .folder import RECORD_FORMAT, foreign_format
 from .keypaths import KeyPath, render, shown
 from .merging import Node, Origin, Setting, grow, leaves, merge, settings_tree
 from .plugins import Catalog, discover
-from .recipe import Recipe
+from .recipe import AnyRecipe, form_of
 from .sketches import sketch
 from .strict import attempt
 from .tables import unstructure
@@ -37,7 +37,7 @@ class ReadRecipe:
     with.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     text: str
     origins: Mapping[str, str]
     source: str
@@ -60,7 +60,7 @@ class ReadRecipe:
         return self.origins.get(start, "").removeprefix(f"{self.source}, ")
 
 
-def resolved(recipe: Recipe, origins: Mapping[str, str] | None, catalog: Catalog) -> dict[str, Any]:
+def resolved(recipe: AnyRecipe, origins: Mapping[str, str] | None, catalog: Catalog) -> dict[str, Any]:
     """Every value of a recipe and its origin, as plain tables; `origins` is None for a recipe made in Python."""
     values = unstructure(recipe, catalog)
     known = origins if origins is not None else {}
@@ -87,7 +87,8 @@ def read_recipe(path: str | Path, settings: Sequence[str] = (), catalog: Catalog
     problems += _references(root, main)
     catalog, found = _catalog(root, catalog, main)
     problems += found
-    recipe, found = attempt(root.plain(), Recipe, catalog, lambda key_path: _origin(root, key_path, main))
+    tables = root.plain()
+    recipe, found = read_tables(tables, catalog, lambda key_path: _origin(root, key_path, main))
     problems += found
     if recipe is None or problems:
         raise RecipeError(label, problems)
@@ -113,10 +114,20 @@ def read_resolved(path: Path, device: str | None = None, catalog: Catalog | None
         raise RecipeError(label, [Problem("file", foreign_format(record))])
     disable = values.get("plugins", {}).get("disable", [])
     known = discover(disable) if catalog is None else catalog.without(disable)
-    recipe, problems = attempt(values, Recipe, known, lambda key_path: origins.get(render(key_path), ""))
+    recipe, problems = read_tables(values, known, lambda key_path: origins.get(render(key_path), ""))
     if recipe is None or problems:
         raise RecipeError(label, problems)
     return ReadRecipe(recipe, text, origins, label, known)
+
+
+def read_tables(
+    tables: Mapping[str, Any], catalog: Catalog, origin: Callable[[KeyPath], str] = lambda path: ""
+) -> tuple[AnyRecipe | None, list[Problem]]:
+    """A recipe of either form from plain tables, or None where it cannot be read, and what is wrong with it."""
+    form: type[Any] = form_of(tables)
+    recipe: AnyRecipe | None
+    recipe, problems = attempt(tables, form, catalog, origin)
+    return recipe, problems
 
 
 def read_component(kind: str, name: str, settings: Sequence[str], catalog: Catalog | None = None) -> Any:
@@ -240,7 +251,7 @@ def _origin(root: Node, path: KeyPath, main: Document) -> str:
     return root.nearest(path)[0].origin.describe(main)
 
 
-def _origins(recipe: Recipe, root: Node, catalog: Catalog) -> dict[str, str]:
+def _origins(recipe: AnyRecipe, root: Node, catalog: Catalog) -> dict[str, str]:
     """Where each value of a recipe was written; `default` where it was not."""
     found = {}
     for path, _ in leaves(unstructure(recipe, catalog)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import field, frozen
 from attrs.validators import ge, gt, matches_re, optional
@@ -14,6 +15,7 @@ from .interfaces import (
     DecoderConfig,
     EncoderConfig,
     LatentSpec,
+    ModelConfig,
     OperatorConfig,
     StageConfig,
     TrackerConfig,
@@ -108,3 +110,25 @@ class Recipe:
     plugins: PluginsTable = field(factory=PluginsTable, metadata={"help": "which plugins are not loaded"})
     recipe_version: int = field(default=1, metadata={"help": "version of the form that recipes have"})
     description: str = field(default="", metadata={"help": "what the recipe is for"})
+
+
+@frozen(kw_only=True)
+class ModelRecipe:
+    """A whole run of a family of its own: data, a model in one component, stages, trackers."""
+
+    run: Run = field(metadata={"help": "the run as a whole"})
+    dataset: DatasetConfig = field(metadata={"help": "the data; the model is sized from them"})
+    model: ModelConfig = field(metadata={"help": "the whole model, where it is not encoder, operator and decoder"})
+    stages: tuple[StageConfig, ...] = field(metadata={"help": "what is done, in this order"})
+    trackers: tuple[TrackerConfig, ...] = field(default=(), metadata={"help": "where numbers and pictures go"})
+    plugins: PluginsTable = field(factory=PluginsTable, metadata={"help": "which plugins are not loaded"})
+    recipe_version: int = field(default=1, metadata={"help": "version of the form that recipes have"})
+    description: str = field(default="", metadata={"help": "what the recipe is for"})
+
+
+AnyRecipe = Recipe | ModelRecipe
+
+
+def form_of(tables: Mapping[str, Any]) -> type[Recipe] | type[ModelRecipe]:
+    """Which of the two forms a recipe's tables have: a table `model` stands for encoder, operator and decoder."""
+    return ModelRecipe if "model" in tables else Recipe

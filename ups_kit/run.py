@@ -12,7 +12,7 @@ import attrs
 from attrs import frozen
 
 from . import __version__
-from .assemble import Experiment, assemble
+from .assemble import AnyExperiment, assemble
 from .bundle import load_bundle, load_weights, save_bundle, save_weights, set_forecast
 from .console import Console
 from .data.latents import Opened, open_latents
@@ -30,11 +30,12 @@ from .folder import (
     read_record,
     write_json,
 )
-from .interfaces import Dataset, Stage, StageConfig, TakesLatents
+from .interfaces import AnyDataset, Stage, StageConfig, TakesLatents
+from .model import LatentModel
 from .papers import Papers, changed_during, changed_keys
 from .plugins import Catalog, discover
 from .reading import resolved
-from .recipe import Recipe
+from .recipe import AnyRecipe, Recipe
 from .stage_keys import Recorded, data_record, files_record, key_of, versions
 from .takeover import Course, Finished, current, finished_stages, notices, planned, take
 from .trackers import MetricsFile, Trackers
@@ -54,7 +55,7 @@ class RunResult:
 
 
 def run(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     *,
     resume: bool = False,
     from_stage: str | None = None,
@@ -125,7 +126,7 @@ def _check_options(
         raise UsageError(f"--allow-changed {allow_changed[0]}: goes with --resume; a new run may be of any recipe")
 
 
-def _check_ahead(experiment: Experiment, course: Course) -> None:
+def _check_ahead(experiment: AnyExperiment, course: Course) -> None:
     """What no stage could train on is told before the first one begins, and before a folder is made."""
     found: list[UsageError | DataError] = []
     for config, stage in zip(experiment.recipe.stages, experiment.stages, strict=True):
@@ -139,7 +140,7 @@ def _check_ahead(experiment: Experiment, course: Course) -> None:
         raise type(found[0])("\n".join(map(str, found))) from found[0]
 
 
-def _still_to_take(recorded: Recorded, course: Course, experiment: Experiment, folder: RunFolder) -> list[Finished]:
+def _still_to_take(recorded: Recorded, course: Course, experiment: AnyExperiment, folder: RunFolder) -> list[Finished]:
     """What a resumed run was to take over, where it was stopped before it had done so."""
     if all((folder.path / name / "done.json").exists() for name in course.taken):
         return []
@@ -153,7 +154,7 @@ def _still_to_take(recorded: Recorded, course: Course, experiment: Experiment, f
 class Going:
     """A run under way."""
 
-    experiment: Experiment
+    experiment: AnyExperiment
     folder: RunFolder
     trackers: Trackers
     console: Console
@@ -233,7 +234,7 @@ def _keep_bundle(going: Going, results: Mapping[str, object]) -> None:
         save_bundle(going.folder.bundle, going.experiment, trained)
 
 
-def _trained(recipe: Recipe, results: Mapping[str, object]) -> list[str]:
+def _trained(recipe: AnyRecipe, results: Mapping[str, object]) -> list[str]:
     """Of the stages that are done those that train."""
     return [stage.name for stage in recipe.stages if isinstance(stage, FitSettings) and stage.name in results]
 
@@ -258,7 +259,7 @@ def _finished(going: Going, config: StageConfig, room: StageFolder, results: Map
 
 
 def _load(
-    experiment: Experiment, config: StageConfig, room: StageFolder, done: Mapping[str, Any], before: Sequence[str]
+    experiment: AnyExperiment, config: StageConfig, room: StageFolder, done: Mapping[str, Any], before: Sequence[str]
 ) -> None:
     """Give the model a finished stage's weights; parts that later stages add stay as they are drawn."""
     weights = _content(room.weights)
@@ -267,7 +268,7 @@ def _load(
     load_weights(experiment.model, weights, str(room.weights), added=(*before, config.name))
 
 
-def _check_data(dataset: Dataset, done: Mapping[str, Any], room: StageFolder) -> None:
+def _check_data(dataset: AnyDataset, done: Mapping[str, Any], room: StageFolder) -> None:
     then = done.get("of", {}).get("data")
     if then is None or set(then) <= {"splits"} or then == data_record(dataset):
         return
@@ -284,10 +285,12 @@ def _content(path: Path) -> bytes:
         raise StorageError(f"{path}: cannot be read, restore it or start a new run: {error.strerror}") from error
 
 
-def _summary(experiment: Experiment, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(experiment: AnyExperiment, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What `summary.json` holds: the evaluation's findings, and how they came about."""
     seconds = {name: float(found.get("wall_seconds", 0.0)) for name, found in results.items()}
-    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in experiment.model.parts.items()}
+    model = experiment.model
+    modules = model.parts if isinstance(model, LatentModel) else {"model": model}
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in modules.items()}
     summary: dict[str, Any] = {
         "status": "ok",
         "recipe": experiment.recipe.run.name,
@@ -321,7 +324,7 @@ EVALUATED = (
 PAPERS = ("format", "ups_kit", "of", "files", "versions")  # of a stage, that a summary does without
 
 
-def _folder(recipe: Recipe, resume: bool) -> RunFolder:
+def _folder(recipe: AnyRecipe, resume: bool) -> RunFolder:
     home = recipe.run.folder / recipe.run.name
     if not resume:
         return new_run_folder(recipe.run.folder, recipe.run.name)
@@ -334,22 +337,22 @@ def _folder(recipe: Recipe, resume: bool) -> RunFolder:
 # ---------------------------------------------------------------------------------------------------------------------
 # Latents ahead of the stage that reads them
 # ---------------------------------------------------------------------------------------------------------------------
-def encode_by_run(recipe: Recipe, folder: RunFolder, catalog: Catalog | None = None) -> Opened:
+def encode_by_run(recipe: AnyRecipe, folder: RunFolder, catalog: Catalog | None = None) -> Opened:
     """Encode what the recipe's first stage on cached latents will read, by the weights that its run has before it.
 
     Raises UsageError where no stage reads cached latents, a stage before is not finished, or the run is of another
     recipe.
     """
-    _check_caches(recipe)
+    cached = _with_caches(recipe)
     known = discover(recipe.plugins.disable) if catalog is None else catalog
     values = read_record(folder.path / RECORD).get("values", {})
-    changes = changed_keys(recipe, values, resolved(recipe, None, known)["values"])
+    changes = changed_keys(cached, values, resolved(cached, None, known)["values"])
     if changes:
         lines = "\n".join(f"  {change.told()}" for change in changes)
         raise UsageError(f"{folder.path}: this run is of another recipe, and its encoder for other latents:\n{lines}")
-    experiment = assemble(recipe, known)
+    experiment = assemble(cached, known)
     trained: list[str] = []
-    for config in recipe.stages:
+    for config in cached.stages:
         if isinstance(config, TakesLatents) and config.keeps_encoder:
             break
         if isinstance(config, FitSettings) and not config.budget.is_zero:
@@ -365,17 +368,19 @@ def encode_by_bundle(path: Path, device: str | None = None) -> Opened:
     """Encode the train data of a bundle's recipe by its encoder. Raises UsageError where it has no latent cache."""
     bundle = load_bundle(path)
     run = attrs.evolve(bundle.recipe.run, device=device or bundle.recipe.run.device)
-    _check_caches(bundle.recipe)
+    _with_caches(bundle.recipe)
     experiment = assemble(attrs.evolve(bundle.recipe, run=run))
     experiment.model.load_state_dict(bundle.model.state_dict())
     return open_latents(experiment, preload=False)
 
 
-def _check_caches(recipe: Recipe) -> None:
-    if recipe.latent_cache is None:
-        raise UsageError(
-            f"the recipe '{recipe.run.name}' has no [latent_cache], so no stage of it reads cached latents; add one"
-        )
+def _with_caches(recipe: AnyRecipe) -> Recipe:
+    """The recipe, where it has cached latents. Raises UsageError."""
+    if isinstance(recipe, Recipe) and recipe.latent_cache is not None:
+        return recipe
+    raise UsageError(
+        f"the recipe '{recipe.run.name}' has no [latent_cache], so no stage of it reads cached latents; add one"
+    )
 
 
 def _status(error: BaseException) -> str:

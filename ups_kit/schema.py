@@ -15,7 +15,7 @@ from typing import Any
 
 from .keys import MAPPINGS, Key, Limits, alternatives, is_optional, is_table, keys_of, kind_of
 from .plugins import Catalog
-from .recipe import Recipe
+from .recipe import ModelRecipe, Recipe
 from .strict import NO_VALUE
 from .wording import literal_choices
 
@@ -42,14 +42,19 @@ def recipe_schema(catalog: Catalog) -> Schema:
         partial_refs = [{"$ref": _ref(kind, True, name)} for name in names]
         definitions[_name(kind, True)] = {"type": "object", "anyOf": partial_refs} if refs else {"not": {}}
     extending = _table(Recipe, catalog, partial=True)
-    extending["properties"] = {"extends": _BASES, **extending["properties"]}
+    whole = _table(ModelRecipe, catalog, partial=True)["properties"]["model"]
+    extending["properties"] = {"extends": _BASES, **extending["properties"], "model": whole}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "ups_kit recipe",
         "type": "object",
         "if": {"required": ["extends"]},
         "then": extending,
-        "else": _table(Recipe, catalog, partial=False),
+        "else": {
+            "if": {"required": ["model"]},
+            "then": _table(ModelRecipe, catalog, partial=False),
+            "else": _table(Recipe, catalog, partial=False),
+        },
         "$defs": definitions,
     }
 

@@ -17,16 +17,21 @@ from attrs import frozen
 from . import __version__
 from .differences import Difference, default_paths, differences
 from .fit.settings import FitSettings
-from .interfaces import Dataset, Identified, StageConfig, TakesLatents
+from .interfaces import AnyDataset, Dataset, DescribedDataset, Identified, StageConfig, TakesLatents
 from .keypaths import render
 from .keys import alternatives, keys_of, kind_of
 from .plugins import Catalog
-from .recipe import Recipe
+from .recipe import AnyRecipe
 from .tables import unstructure
 from .tasks import tasks_of
 
 FORMAT = 1
-WATCHED = ("keep", "log_every", "checkpoint_every")  # keys of training stages that change no weights
+WATCHED = (
+    "keep",
+    "log_every",
+    "checkpoint_every",
+    "checkpoint_epochs",
+)  # keys of training stages that change no weights
 APART = ("run", "stages", "latent_cache", "trackers", "plugins", "recipe_version", "description")
 DIGITS = 6  # of statistics: sums in another order differ in the last ones
 
@@ -35,11 +40,11 @@ DIGITS = 6  # of statistics: sums in another order differ in the last ones
 class Recorded:
     """What a recipe says, as records on disk hold it: `values` is that of `resolved.json`."""
 
-    recipe: Recipe
+    recipe: AnyRecipe
     values: Mapping[str, Any]
 
     @classmethod
-    def of(cls, recipe: Recipe, catalog: Catalog) -> Recorded:
+    def of(cls, recipe: AnyRecipe, catalog: Catalog) -> Recorded:
         return cls(recipe, unstructure(recipe, catalog))
 
     def read(self, values: Mapping[str, Any]) -> Recorded:
@@ -84,7 +89,7 @@ def key_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps({"format": FORMAT, **content}, sort_keys=True).encode()).hexdigest()
 
 
-def training_stages(recipe: Recipe) -> list[StageConfig]:
+def training_stages(recipe: AnyRecipe) -> list[StageConfig]:
     """The stages that train, without those whose budget is 0."""
     return [stage for stage in recipe.stages if isinstance(stage, FitSettings) and not stage.budget.is_zero]
 
@@ -117,11 +122,14 @@ def _without(values: Any, dropped: frozenset[str], path: str = "") -> Any:
 # ---------------------------------------------------------------------------------------------------------------------
 # Data and versions
 # ---------------------------------------------------------------------------------------------------------------------
-def data_record(dataset: Dataset) -> dict[str, Any]:
+def data_record(dataset: AnyDataset) -> dict[str, Any]:
     """What a data set holds, wherever its files lie: which trajectories serve what, statistics and fields.
 
-    One record for each task of several.
+    One record for each task of several; of a family of its own, splits and description.
     """
+    if isinstance(dataset, DescribedDataset):
+        described = _hash(_rounded(dataset.description.to_dict()))
+        return {"splits": dataset.splits.digest, "description": described}
     tasks = tasks_of(dataset)
     return _data_record(dataset) if "" in tasks else {name: _data_record(task) for name, task in tasks.items()}
 
@@ -134,8 +142,10 @@ def _data_record(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def files_record(dataset: Dataset) -> dict[str, str]:
+def files_record(dataset: AnyDataset) -> dict[str, str]:
     """The fingerprints of the files, by task: sizes, dates and content. They may change, and the data be the same."""
+    if isinstance(dataset, DescribedDataset):
+        return {"": dataset.fingerprint} if isinstance(dataset, Identified) else {}
     return {name: task.fingerprint for name, task in tasks_of(dataset).items() if isinstance(task, Identified)}
 
 
@@ -151,7 +161,7 @@ def _rounded(value: Any) -> Any:
     return [_rounded(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def versions(recipe: Recipe, catalog: Catalog) -> dict[str, str]:
+def versions(recipe: AnyRecipe, catalog: Catalog) -> dict[str, str]:
     """The plugins that a recipe uses, with their versions, and that of the core."""
     owners = {entry.config: entry.plugin for registry in catalog.registries.values() for entry in registry.values()}
     used = {owners[type(config)] for config in _configs(recipe) if type(config) in owners}

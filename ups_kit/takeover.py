@@ -29,8 +29,8 @@ from .folder import (
     write_json,
     write_text,
 )
-from .interfaces import Dataset, StageConfig
-from .recipe import Recipe
+from .interfaces import AnyDataset, StageConfig
+from .recipe import AnyRecipe
 from .stage_keys import Recorded, data_record, files_record, key_of, training_stages
 
 
@@ -62,7 +62,7 @@ class Course:
         return cls(values["asked"], source, tuple(values["taken"]), tuple(values["left_out"]))
 
 
-def planned(recipe: Recipe, from_stage: str | None, only: str | None, of: Path | None) -> Course:
+def planned(recipe: AnyRecipe, from_stage: str | None, only: str | None, of: Path | None) -> Course:
     """What is taken from where, for a run from a stage on, or of one stage alone.
 
     Raises UsageError where there is no such stage, no such run, or a stage before is not finished in it.
@@ -94,7 +94,7 @@ def planned(recipe: Recipe, from_stage: str | None, only: str | None, of: Path |
     return Course(asked, source, taken, left_out)
 
 
-def _source(recipe: Recipe, of: Path | None, asked: str) -> Path:
+def _source(recipe: AnyRecipe, of: Path | None, asked: str) -> Path:
     if of is None:
         newest = last_run_folder(recipe.run.folder, recipe.run.name)
         if newest is None:
@@ -110,7 +110,7 @@ def _source(recipe: Recipe, of: Path | None, asked: str) -> Path:
     return of
 
 
-def _refuse_unfinished(recipe: Recipe, source: Path, taken: Sequence[str], asked: str) -> None:
+def _refuse_unfinished(recipe: AnyRecipe, source: Path, taken: Sequence[str], asked: str) -> None:
     missing = [name for name in taken if not (source / name / "done.json").is_file()]
     if not missing:
         return
@@ -157,7 +157,7 @@ class Finished:
         return found
 
 
-def finished_stages(recipe: Recipe, course: Course) -> list[Finished]:
+def finished_stages(recipe: AnyRecipe, course: Course) -> list[Finished]:
     """The stages that a run takes over. Raises StorageError where one is damaged, with what to do."""
     if course.source is None:
         return []
@@ -181,7 +181,7 @@ def _instead(stage: StageConfig, course: Course) -> str:
     return f"restore it, take another run by --of, or train the stage anew: --from {stage.name}"
 
 
-def current(recorded: Recorded, stages: Iterable[Finished], dataset: Dataset | None) -> list[Finished]:
+def current(recorded: Recorded, stages: Iterable[Finished], dataset: AnyDataset | None) -> list[Finished]:
     """The stages with their keys, which are those of the recipe as it is now.
 
     Without a dataset, what the data hold is not looked at. Raises UsageError with everything that has changed.
@@ -205,7 +205,7 @@ def current(recorded: Recorded, stages: Iterable[Finished], dataset: Dataset | N
     return keyed
 
 
-def _data(dataset: Dataset | None, old: Mapping[str, Any]) -> Mapping[str, Any]:
+def _data(dataset: AnyDataset | None, old: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the data hold, as far as the record of a stage tells what it was trained on."""
     if dataset is None:
         return {}
@@ -296,7 +296,7 @@ def _take_metrics(stages: Sequence[Finished], folder: RunFolder) -> None:
     write_text(folder.metrics, "".join(kept))
 
 
-def notices(stages: Iterable[Finished], dataset: Dataset, now: Mapping[str, str]) -> Iterator[str]:
+def notices(stages: Iterable[Finished], dataset: AnyDataset, now: Mapping[str, str]) -> Iterator[str]:
     """What is worth saying of stages that are taken over: other versions, and files with another date or content."""
     for finished in stages:
         where = f"{finished.room.run.path}: its stage '{finished.stage.name}'"

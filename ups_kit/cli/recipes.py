@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import Problem, RecipeError, UpsKitError, UsageError, did_you_mean
-from ..interfaces import DescribesTasks
+from ..interfaces import DescribesTasks, FieldSpec
 
 if TYPE_CHECKING:
-    from ..interfaces import FieldSpec
     from ..reading import ReadRecipe
 
 SETTINGS = click.option(
@@ -97,7 +96,8 @@ def _report(read: ReadRecipe, data: bool, explain: str | None) -> Iterator[str]:
     stages = ", ".join(stage.name for stage in read.recipe.stages)
     yield f"{read.source}: valid (run {read.recipe.run.name}, stages {stages})"
     if data:
-        yield from _describe(read.recipe.dataset.describe())
+        described = read.recipe.dataset.describe()
+        yield from _describe(described) if isinstance(described, FieldSpec) else described.lines()
         tasks = read.recipe.dataset.describe_tasks() if isinstance(read.recipe.dataset, DescribesTasks) else {}
         for name, fields in tasks.items():
             yield f"  task {name}: {fields.layout} {_shape(fields)}, time step {fields.dt:g}"

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from ..interfaces import FieldSpec, StageConfig
 from .settings import FitSettings
-
-if TYPE_CHECKING:
-    from ..assemble import Experiment
 
 TAKEN_WORDS = (  # what torch's modules have of their own, so that no part can be called so
     "T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double "
@@ -53,7 +50,7 @@ class ForecastsAlone(Protocol):
 class ChecksAhead(Protocol):
     """A stage that can say, before any stage begins, why it could not do its work on the data as they are."""
 
-    def check_ahead(self, experiment: Experiment) -> None:
+    def check_ahead(self, experiment: Any) -> None:
         """Raises UsageError or DataError. Nothing is read but what says how long the data are."""
         ...
 

@@ -59,12 +59,25 @@ class Described(Protocol):
         """Plain values, for JSON: what `ModelConfig.read_description` reads."""
         ...
 
+    def lines(self) -> Iterable[str]:
+        """The same for people, a few lines: `upskit validate --data`."""
+        ...
+
 
 @runtime_checkable
 class Checks(Protocol):
     """A config that can say, before anything is built, what does not fit the data."""
 
     def check(self, fields: FieldSpec, latent: LatentSpec) -> Iterable[tuple[str, str]]: ...
+
+
+@runtime_checkable
+class ChecksDescription(Protocol):
+    """The same for a model of a family of its own, its data set and its stages."""
+
+    def check_data(self, data: Any) -> Iterable[tuple[str, str]]:
+        """(key, what is wrong) for everything that does not fit the data as `describe` gives them."""
+        ...
 
 
 @runtime_checkable

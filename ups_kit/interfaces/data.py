@@ -47,6 +47,7 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
 class DescribedDataset(Protocol):
     """The data of a family of its own: what a `ModelConfig` sizes its model from, and how they are split.
 
@@ -60,6 +61,9 @@ class DescribedDataset(Protocol):
 
     @property
     def splits(self) -> Splits: ...
+
+
+AnyDataset = Dataset | DescribedDataset
 
 
 @runtime_checkable

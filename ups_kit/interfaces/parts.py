@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from ..assemble import Experiment
     from ..fit.fitting import Task
     from ..folder import RunFolder, StageFolder
     from ..trackers import Trackers
@@ -272,7 +271,7 @@ class PlansTraining(Protocol):
     that freezes what the stage does not train, and yields the task.
     """
 
-    def task(self, experiment: Experiment) -> AbstractContextManager[Task]:
+    def task(self, experiment: Any) -> AbstractContextManager[Task]:
         """What `run` would fit. Nothing is trained, calibrated, encoded ahead or written.
 
         Its source reads fields also where `run` would read cached latents.
@@ -293,7 +292,7 @@ class EvaluatesElsewhere(Protocol):
     """A stage that can evaluate a trained model on other points than its data have: for `upskit evaluate --on`."""
 
     def transfer(
-        self, experiment: Experiment, asked: Sequence[Elsewhere], folder: RunFolder, trackers: Trackers
+        self, experiment: Any, asked: Sequence[Elsewhere], folder: RunFolder, trackers: Trackers
     ) -> Mapping[str, Any]:
         """Measure, write `transfer.json` and `transfer.html` into the folder, return what the first holds.
 
@@ -307,7 +306,7 @@ class EvaluatesFiner(Protocol):
     """A stage that can ask a trained model between the points that it was trained on: for `upskit evaluate --finer`."""
 
     def finer(
-        self, experiment: Experiment, factors: Sequence[int], folder: RunFolder, trackers: Trackers
+        self, experiment: Any, factors: Sequence[int], folder: RunFolder, trackers: Trackers
     ) -> Mapping[str, Any]:
         """Measure, write `finer.json` and `finer.html` into the folder, return what the first holds.
 
@@ -325,7 +324,10 @@ class Metric(Protocol):
 
 
 class Tracker(Protocol):
-    """Where numbers and pictures of a run go. It may fail: the run warns once and goes on without it."""
+    """Where numbers and pictures of a run go. It may fail: the run warns once and goes on without it.
+
+    What more it may take, `ups_kit.interfaces.tracking` says. It leaves figures open, and copies what it needs.
+    """
 
     def scalars(self, stage: str, step: int, values: Mapping[str, float]) -> None: ...
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import attrs
 from attrs import frozen
+from torch import Tensor
 
 from ..console import notice
 from ..data.making import make
 from ..data.paths import to_be_made
 from ..errors import UsageError
-from ..interfaces import Batch
-from ..recipe import Recipe
+from ..interfaces import Batch, Samples
+from ..recipe import AnyRecipe
 
 TRAIN, HELD_OUT = 4, 2  # trajectories of a sample
 PATHS = ("path", "validation_path", "test_path")
@@ -36,7 +37,7 @@ class Sample:
 
 
 @contextmanager
-def with_data(recipe: Recipe) -> Iterator[tuple[Recipe, Sample | None]]:
+def with_data(recipe: AnyRecipe) -> Iterator[tuple[AnyRecipe, Sample | None]]:
     """The recipe, or one whose simulated data are a few trajectories in a temporary folder.
 
     Raises UsageError where data are to be made and cannot be sampled so.
@@ -123,7 +124,14 @@ def _size(path: Path) -> int:
         return 0
 
 
-def window_bytes(batch: Batch) -> float:
-    """Bytes of the field values that one training window reads."""
-    values = (batch.inputs.values, batch.states)
-    return sum(tensor.numel() * tensor.element_size() for tensor in values) / len(batch.states)
+def window_bytes(batch: Samples) -> float:
+    """Bytes of the values that one training window reads: of a batch of fields those alone, of another all."""
+    values = (batch.inputs.values, batch.states) if isinstance(batch, Batch) else batch
+    return float(sum(_tensor_bytes(values))) / batch.samples
+
+
+def _tensor_bytes(values: object) -> Iterator[int]:
+    if isinstance(values, Tensor):
+        yield values.numel() * values.element_size()
+    for value in values if isinstance(values, tuple) else ():
+        yield from _tensor_bytes(value)

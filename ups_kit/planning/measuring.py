@@ -21,7 +21,7 @@ from ..fit.fitting import Fitting, set_training_mode
 from ..fit.loop import training_step
 from ..fit.precision import compiled_parts
 from ..fit.settings import Budget
-from ..interfaces import Batch, Latent, Progress
+from ..interfaces import Batch, Latent, Progress, Samples
 from ..model import LatentModel
 
 WARM_UP, LEAST_STEPS, MOST_STEPS = 2, 5, 40
@@ -29,7 +29,7 @@ PROBE_SECONDS = 5.0  # wall, of one stage's probe; at least LEAST_STEPS are take
 NOMINAL_STEPS = 1000  # of a stage whose steps are not known yet: for curricula, which look at the share alone
 
 COMMON_STEPS = 12  # a multiple of how often most losses apply that do not always apply
-ChangeBatch = Callable[[Batch], Batch]
+ChangeBatch = Callable[[Any], Any]
 
 
 @frozen
@@ -101,7 +101,7 @@ CPU_ATTENTION: dict[Any, Callable[..., int]] = {
 }
 
 
-def measure_step(fitting: Fitting, batch: Batch, steps: int | None) -> Step:
+def measure_step(fitting: Fitting, batch: Samples, steps: int | None) -> Step:
     """Count the forward and backward pass of a batch, in a stage of so many steps. Weights stay as they are."""
     _hold_still(fitting)
     clock = clock_of(fitting, steps)
@@ -119,7 +119,7 @@ def measure_step(fitting: Fitting, batch: Batch, steps: int | None) -> Step:
     )
 
 
-def _count(fitting: Fitting, batch: Batch, progress: Progress) -> tuple[int, int]:
+def _count(fitting: Fitting, batch: Samples, progress: Progress) -> tuple[int, int]:
     task, accumulation = fitting.task, fitting.task.settings.accumulation
     part = next(parts_of(batch, accumulation))
     fitting.optimizer.zero_grad(set_to_none=True)
@@ -179,10 +179,10 @@ def _place(number: int, steps: int) -> int:
     return int(share * steps)
 
 
-def _read(batches: Iterator[Batch], change: ChangeBatch | None) -> Iterator[tuple[Batch, tuple[float, float]]]:
+def _read(batches: Iterator[Any], change: ChangeBatch | None) -> Iterator[tuple[Any, tuple[float, float]]]:
     """Batches, and the wall and CPU seconds it took to wait for each."""
     while True:
-        found: list[Batch] = []
+        found: list[Any] = []
         waited = _timed(lambda found=found: found.extend(islice(batches, 1)), cuda=False)  # type: ignore[misc]
         if not found:
             return

@@ -12,7 +12,7 @@ import attrs
 import torch
 from attrs import frozen
 
-from ..assemble import Experiment, assemble
+from ..assemble import AnyExperiment, Experiment, assemble
 from ..data.latents import SHARE_OF_MEMORY, Encoding
 from ..data.memory import available_memory
 from ..errors import UsageError
@@ -21,8 +21,9 @@ from ..fit.fitting import Task, prepare
 from ..fit.precision import explained_failures
 from ..fit.settings import Budget, FitSettings
 from ..interfaces import PlansTraining, StageConfig, TakesLatents
+from ..model import LatentModel
 from ..plugins import Catalog
-from ..recipe import LatentCache, Recipe
+from ..recipe import AnyRecipe, LatentCache
 from .data import Sample, bytes_on_disk, window_bytes, with_data
 from .measuring import Probe, Step, latents_in_place, measure_step, module_bytes, probe
 
@@ -111,7 +112,7 @@ class Plan:
         )
 
 
-def plan(recipe: Recipe, catalog: Catalog | None = None, probed: bool = True) -> Plan:
+def plan(recipe: AnyRecipe, catalog: Catalog | None = None, probed: bool = True) -> Plan:
     """Build what a run of the recipe would build, and measure it; nothing is written but statistics beside the data.
 
     `probed` takes a few steps of every stage for the time. Raises UpsKitError as a run would.
@@ -122,9 +123,10 @@ def plan(recipe: Recipe, catalog: Catalog | None = None, probed: bool = True) ->
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
         scale = 1.0 if sample is None else sample.scale
         stages = tuple(_stage(experiment, number, scale, probed) for number in range(len(recipe.stages)))
-        cache, settings = _cache_bytes(experiment, scale), recipe.latent_cache
+        settings = experiment.recipe.latent_cache if isinstance(experiment, Experiment) else None
+        cache = _cache_bytes(experiment, scale) if isinstance(experiment, Experiment) else None
         held = settings is not None and cache is not None and _is_held(settings, cache)
-        parts = {**model.parts, **dict(model.added.items())}
+        parts = {**model.parts, **dict(model.added.items())} if isinstance(model, LatentModel) else {"model": model}
         return Plan(
             recipe=recipe.run.name,
             device=str(device),
@@ -147,7 +149,7 @@ def _there(folder: Path) -> Path:
     return next(parent for parent in (whole, *whole.parents) if parent.exists())
 
 
-def _stage(experiment: Experiment, number: int, scale: float, probed: bool) -> StagePlan:
+def _stage(experiment: AnyExperiment, number: int, scale: float, probed: bool) -> StagePlan:
     config, stage = experiment.recipe.stages[number], experiment.stages[number]
     if not isinstance(config, FitSettings):
         return StagePlan(name=config.name, note="trains nothing; not measured")
@@ -163,12 +165,14 @@ def _stage(experiment: Experiment, number: int, scale: float, probed: bool) -> S
         return StagePlan(name=config.name, note=str(error))
 
 
-def _measured(experiment: Experiment, config: StageConfig, task: Task, scale: float, probed: bool) -> StagePlan:
+def _measured(experiment: AnyExperiment, config: StageConfig, task: Task, scale: float, probed: bool) -> StagePlan:
     settings, fitting = task.settings, prepare(task)
     windows = round(task.source.windows * scale)
     with task.source.stream(0) as batches:
         batch = next(iter(batches))
-    change = latents_in_place(experiment.model) if _reads_latents(experiment, config) else None
+    change = None
+    if isinstance(experiment, Experiment) and _reads_latents(experiment, config):
+        change = latents_in_place(experiment.model)
     known = limit(settings.budget, windows, settings.batch)
     step = measure_step(fitting, batch if change is None else change(batch), known)
     found = probe(fitting, known, change) if probed else None
