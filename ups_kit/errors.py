@@ -24,13 +24,14 @@ class Problem:
 
     `path` is the key path (`encoder.patch_size`), `message` what is wrong with it, and `origin` where the value was
     written (`line 12`, `base.toml, line 3`, `--set 'run.seed=x'`), empty where nothing was written. `in_data`: the
-    recipe is right, and what is wrong is the data that it names.
+    recipe is right, and what is wrong is the data that it names; `in_plugin`: it is a plugin that is broken.
     """
 
     path: str
     message: str
     origin: str = ""
     in_data: bool = False
+    in_plugin: bool = False
 
     def __str__(self) -> str:
         where = f" ({self.origin})" if self.origin else ""
@@ -40,7 +41,8 @@ class Problem:
 class RecipeError(UpsKitError):
     """A recipe that cannot be used; carries every problem that was found, not only the first.
 
-    Where all of them are in the data that it names, it ends `upskit` as a DataError does.
+    Where all of them are in the data that it names, it ends `upskit` as a DataError does, and where all are in plugins
+    that are broken as a PluginError does.
     """
 
     exit_code = 2
@@ -50,6 +52,8 @@ class RecipeError(UpsKitError):
         self.problems = tuple(problems)
         if self.problems and all(problem.in_data for problem in self.problems):
             self.exit_code = DataError.exit_code
+        if self.problems and all(problem.in_plugin for problem in self.problems):
+            self.exit_code = PluginError.exit_code
         count = len(self.problems)
         lines = [
             f"{source}: {count} problem{'' if count == 1 else 's'}",
@@ -78,9 +82,16 @@ class DataError(UpsKitError):
 
 
 class PluginError(UpsKitError):
-    """A plugin that is missing, broken, or breaks a contract."""
+    """A plugin that is missing, broken, or breaks a contract.
+
+    `mend` is what to do about it, where that is not said with what is wrong.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, mend: str = "") -> None:
+        super().__init__(message)
+        self.mend = mend
 
 
 class DivergedError(UpsKitError):

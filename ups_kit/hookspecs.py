@@ -7,6 +7,7 @@ import pluggy
 from .interfaces import Components
 
 PROJECT = "ups_kit"
+API = 1  # version of the hook, of the kinds and of their protocols, as plugins are written for it
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

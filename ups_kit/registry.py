@@ -17,6 +17,7 @@ class Entry:
     name: str
     config: type
     plugin: str
+    source: str = ""  # the plugin's distribution and version
 
 
 @define

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import attrs
 from attrs import frozen
 from attrs.validators import min_len
 
 from ups_kit import FieldSpec, LatentSpec
-from ups_kit.data.normalisation import Normaliser
-from ups_kit.interfaces import Constraint
 
 from .fields import channels_of, listed, not_a_vector, unknown
+
+if TYPE_CHECKING:
+    from ups_kit.data.normalisation import Normaliser
+    from ups_kit.interfaces import Constraint
 
 Problems = Iterable[tuple[str, str]]
 NAME_HELP = "what it is called; constraints of one `use` need names of their own"
