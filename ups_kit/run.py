@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from attrs import frozen
@@ -31,6 +31,7 @@ from .folder import (
     write_json,
 )
 from .interfaces import AnyDataset, Stage, StageConfig, TakesLatents
+from .interfaces.tracking import Artefact, StageEvent, TrackedRun
 from .model import LatentModel
 from .papers import Papers, changed_during, changed_keys
 from .plugins import Catalog, discover
@@ -38,7 +39,7 @@ from .reading import resolved
 from .recipe import AnyRecipe, Recipe
 from .stage_keys import Recorded, data_record, files_record, key_of, versions
 from .takeover import Course, Finished, current, finished_stages, notices, planned, take
-from .trackers import MetricsFile, Trackers
+from .trackers import MetricsFile, Trackers, build_trackers, ending, final_metrics, known_metrics
 
 
 @frozen
@@ -97,18 +98,23 @@ def run(
         console.line(f"run {folder.path} on {experiment.device}")
         for notice in notices(taken, experiment.dataset, versions(recipe, catalog)):
             console.line(f"warning: {notice}")
-        trackers = Trackers([MetricsFile(folder.metrics), *(t.build(folder.path) for t in recipe.trackers), console])
+        trackers = Trackers([MetricsFile(folder.metrics), *build_trackers(recipe.trackers, folder.path), console])
         going = Going(experiment, folder, trackers, console, resume, recorded, record, course)
         try:
+            trackers.begin(TrackedRun(recipe.run.name, folder.path, resume, record["values"]))
             with sigterm_preempts():
                 take(taken, folder)
                 summary = _run_stages(going)
         except BaseException as error:
             folder.set_status(_status(error))
+            trackers.end(_status(error), known_metrics(folder.summary))
             raise
+        else:
+            status = "finished" if summary["status"] == "ok" else str(summary["status"])
+            folder.set_status(status)
+            trackers.end(status, final_metrics(summary))
         finally:
             trackers.close()
-        folder.set_status("finished" if summary["status"] == "ok" else summary["status"])
     console.line(_closing_line(folder, summary))
     return RunResult(folder.path, summary)
 
@@ -185,11 +191,25 @@ def _run_stages(going: Going) -> dict[str, Any]:
         else:
             console.line(f"stage {config.name}")
             _keep_bundle(going, results)
-            results[config.name] = _run_stage(going, config, stage, results)
+            results[config.name] = _watched(going, config, stage, results)
     _keep_bundle(going, results)
     summary = _summary(experiment, results)
     write_json(folder.summary, summary)
     return summary
+
+
+def _watched(
+    going: Going, config: StageConfig, stage: Stage, results: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Run a stage; the trackers are told how it begins and ends."""
+    going.trackers.event(config.name, StageEvent("began"))
+    try:
+        done = _run_stage(going, config, stage, results)
+    except BaseException as error:
+        going.trackers.event(config.name, StageEvent(_status(error), str(error)))
+        raise
+    going.trackers.event(config.name, ending(done))
+    return done
 
 
 def _run_stage(
@@ -214,6 +234,10 @@ def _run_stage(
     write_json(folder.summary, _summary(experiment, {**results, config.name: result}))
     done = {"format": RECORD_FORMAT, "ups_kit": __version__, **result, **paper}
     write_json(room.done, done)  # last: from here on the stage counts as finished
+    if trains:
+        going.trackers.artefact(config.name, Artefact("weights", room.weights))
+    if folder.bundle.exists() and (trains or "forecast" in result):
+        going.trackers.artefact(config.name, Artefact("bundle", folder.bundle))
     return done
 
 
@@ -383,7 +407,7 @@ def _with_caches(recipe: AnyRecipe) -> Recipe:
     )
 
 
-def _status(error: BaseException) -> str:
+def _status(error: BaseException) -> Literal["preempted", "interrupted", "diverged", "failed"]:
     if isinstance(error, Preempted):
         return "preempted"
     if isinstance(error, KeyboardInterrupt):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import DivergedError, Preempted
 from ..folder import StageFolder
-from ..interfaces import Samples
+from ..interfaces import Artefact, Samples
 from ..trackers import Trackers
 from .batches import parts_of
 from .fitting import Fitting, Task, prepare, set_training_mode
@@ -128,6 +128,8 @@ def fit(task: Task, folder: StageFolder, trackers: Trackers) -> dict[str, Any]:
                 _between_steps(fitting, checkpoints, trackers)
                 if stop or fitting.is_over or _checkpoint_is_due(fitting):
                     saved = save(fitting, checkpoints)
+                    whole = Artefact("checkpoint", folder.checkpoints / saved, fitting.step)
+                    trackers.artefact(task.stage, whole)
                 if stop:
                     raise Preempted(_preemption(fitting, stop, saved))
         load_best(fitting, checkpoints)
@@ -167,7 +169,8 @@ def validate(fitting: Fitting, checkpoints: CheckpointFolder, trackers: Trackers
     fitting.last = values
     if score < fitting.best_score:
         fitting.best_step, fitting.best_score, fitting.waited = fitting.step, score, 0
-        checkpoints.save_best(fitting.step, {"model": dict(model.state_dict()), "score": score})
+        path = checkpoints.save_best(fitting.step, {"model": dict(model.state_dict()), "score": score})
+        trackers.artefact(fitting.task.stage, Artefact("best", path, fitting.step, score))
     else:
         fitting.waited += 1
     if fitting.schedule is not None:

@@ -73,9 +73,10 @@ class CheckpointFolder:
         self._write(f"step_{step:08}", state, {"step": step, "best": best})
         self._forget_old()
 
-    def save_best(self, step: int, state: Mapping[str, Any]) -> None:
+    def save_best(self, step: int, state: Mapping[str, Any]) -> Path:
         """Write the weights that did best on validation; they stay until a checkpoint counts on others."""
         self._write(f"best_{step:08}", state, {"step": step, "best": None})
+        return self._path / f"best_{step:08}"
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints, whole or not, newest first."""
