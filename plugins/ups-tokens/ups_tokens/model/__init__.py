@@ -1,0 +1,1 @@
+"""The causal transformer on typed tokens."""
