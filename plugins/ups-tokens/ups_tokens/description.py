@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,12 @@ class TokenSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON: everything but the codebooks' values."""
         return {"vocabulary": self.vocabulary.to_dict(), "length": self.length, "types": self.types}
+
+    def lines(self) -> Iterable[str]:
+        """The same for people: `upskit validate --data`."""
+        yield f"  sequences   of at most {self.length} tokens, {self.types} types"
+        for each in self.vocabulary.modalities:
+            yield f"  {each.name:<11} {each.kind}, {each.size} tokens of {each.dims} values"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TokenSpec:
