@@ -22,6 +22,11 @@ def check_settings(settings: FitSettings, fields: FieldSpec, latent: LatentSpec)
     if settings.schedule is None:
         return
     yield from forward_checks("schedule", settings.schedule, fields, latent)
+    yield from warm_up_problems(settings)
+
+
+def warm_up_problems(settings: FitSettings) -> Iterable[tuple[str, str]]:
+    """A warm-up that is longer than the stage."""
     warmup, steps = getattr(settings.schedule, "warmup", 0), settings.budget.steps
     if steps and warmup > steps:
         yield (
@@ -33,15 +38,19 @@ def check_settings(settings: FitSettings, fields: FieldSpec, latent: LatentSpec)
 def check_losses(
     losses: Mapping[str, LossConfig], fields: FieldSpec, latent: LatentSpec, shifts: bool = False
 ) -> Iterable[tuple[str, str]]:
-    """Problems of the losses that count; without any there is nothing to train.
+    """Problems of the losses that count, and of having none.
 
     `shifts`: whether samples are shifted along the periodic axes.
     """
-    active = active_losses(losses)
-    for name, config in active.items():
+    for name, config in active_losses(losses).items():
         yield from forward_checks(f"losses.{name}", config, fields, latent)
         yield from _sampler_problems(name, config, fields, latent, shifts)
-    if not active:
+    yield from nothing_to_train(losses)
+
+
+def nothing_to_train(losses: Mapping[str, LossConfig]) -> Iterable[tuple[str, str]]:
+    """Without a loss that counts there is nothing to train."""
+    if not active_losses(losses):
         reason = "every loss has weight 0" if losses else "no loss is listed"
         yield (
             "losses",
