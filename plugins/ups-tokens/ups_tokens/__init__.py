@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from ups_kit import Components, hookimpl
 
+from .model.config import TokenTransformerConfig
+from .training.config import ExpectedValueConfig, NextTokenConfig, TokenTrainingConfig
+
 
 @hookimpl
 def ups_kit_components() -> Components:
     """What the distribution offers."""
-    return {}
+    return {
+        "model": {"token_transformer": TokenTransformerConfig},
+        "loss": {"next_token": NextTokenConfig, "expected_value": ExpectedValueConfig},
+        "stage": {"token_training": TokenTrainingConfig},
+    }
