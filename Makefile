@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test slow lint clean
+.PHONY: run test slow lint docs test-docs clean
 
 run: .venv/.installed
 	$(BIN)/upskit run recipes/burgers_upt.toml
@@ -18,6 +18,13 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/.installed-docs
+	$(BIN)/python -m sphinx -q -W --keep-going -n -j 2 -d docs/_build/doctrees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+test-docs: .venv/.installed-docs
+	$(BIN)/python -m pytest docs README.md
+
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
@@ -27,5 +34,9 @@ lint: .venv/.installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+.venv/.installed-docs: .venv/.installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv docs/_build docs/generated
