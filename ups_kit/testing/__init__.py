@@ -1,0 +1,109 @@
+"""Checks for plugin authors: does a component keep the contract of its kind?
+
+    from ups_kit.testing import check_component
+
+    def test_my_encoder() -> None:
+        check_component("encoder", "wavelets")
+
+`check_component` raises `BrokenContract`, an AssertionError that names every violated clause, what was expected, what
+was got, and how to mend it; `contract_report` gives the same without raising. The pytest plugin
+`ups_kit.testing.fixtures` has the fixtures `catalog`, `tiny_recipe` and `tiny_dataset`. Importing this package loads
+neither pytest nor torch.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ..interfaces import FIELDS, family_of
+from ..plugins import Catalog, discover
+from . import every_kind
+from .report import BrokenContract, Finding, Report
+from .subject import Clause, Subject, gone_through, law_of
+from .tiny import tiny_recipe, with_tiny
+
+__all__ = [
+    "BrokenContract",
+    "Finding",
+    "Report",
+    "check_component",
+    "clauses_of",
+    "contract_report",
+    "tiny_recipe",
+    "with_tiny",
+]
+
+MODULES: Mapping[str, str] = {  # by kind, where its clauses are: imported when one is checked, as they import torch
+    "encoder": "encoders",
+    "operator": "operators",
+    "decoder": "decoders",
+    "loss": "losses",
+}
+NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+def check_component(
+    kind: str,
+    name: str,
+    *,
+    catalog: Catalog | None = None,
+    settings: Mapping[str, Any] = NONE,
+    described: Any = None,
+) -> None:
+    """Raise BrokenContract unless a registered component keeps every clause of its kind's contract.
+
+    `catalog` is what is installed where it is not given. `settings` are keys of the component, as a recipe would hold
+    them, over the defaults, the examples of required keys, and the class's own `tiny` ones. `described` is, for a model
+    of a family of its own, what its data are. Raises PluginError where there is no such component.
+    """
+    report = contract_report(kind, name, catalog=catalog, settings=settings, described=described)
+    if report.broken:
+        raise BrokenContract(report)
+
+
+def contract_report(
+    kind: str,
+    name: str,
+    *,
+    catalog: Catalog | None = None,
+    settings: Mapping[str, Any] = NONE,
+    described: Any = None,
+) -> Report:
+    """What `check_component` finds, as a value: every clause, passed, skipped with the reason, or broken."""
+    known = with_tiny(discover() if catalog is None else catalog)
+    entry = known[kind].find(name)
+    module = next((plugin.module for plugin in known.plugins if plugin.name == entry.plugin), "")
+    with tempfile.TemporaryDirectory(prefix="ups_kit_check_") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        subject = Subject(
+            kind, name, entry.config, entry.plugin, module, known, dict(settings), Path(folder), described
+        )
+        findings = gone_through(subject, every_kind.CLAUSES)
+        read = next(finding for finding in findings if finding.clause == "defaults-build")
+        family = family_of(entry.config)
+        if family != FIELDS:
+            subject.notes.append(
+                f"it is of the family '{family}': what its kind promises there, its family's own tests have to check"
+            )
+        elif read.state == "passed":
+            findings += gone_through(subject, _own(kind))
+    return Report(kind, name, entry.plugin, tuple(findings), tuple(subject.on), tuple(subject.notes))
+
+
+def clauses_of(kind: str) -> dict[str, str]:
+    """The clauses of a kind's contract by name, and what each of them expects."""
+    return {name: law_of(clause) for name, clause in {**every_kind.CLAUSES, **_own(kind)}.items()}
+
+
+def _own(kind: str) -> Mapping[str, Clause]:
+    """The clauses that a kind has besides those of every kind."""
+    if kind not in MODULES:
+        return {}
+    clauses: Mapping[str, Clause] = import_module(f".{MODULES[kind]}", __name__).CLAUSES
+    return clauses

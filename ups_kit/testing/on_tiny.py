@@ -1,0 +1,95 @@
+"""Which of the tiny data a component can be built for, and what it is given there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+from attrs import frozen
+
+from ..errors import UpsKitError
+from ..interfaces import Checks, FieldSpec, LatentSpec
+from .report import Broken
+from .subject import Subject, told
+from .tiny import PLACES, WIDTH, Place, TinyDatasetConfig
+
+if TYPE_CHECKING:
+    from ..interfaces import Batch
+    from .tiny_data import TinyDataset
+
+LATENTS = (LatentSpec(WIDTH), LatentSpec(WIDTH, tokens=8))
+KEY = "fitting"
+STEPS = 2  # future frames of a batch
+
+
+@frozen(eq=False)
+class Case:
+    """A component's config on some tiny data that it is made for."""
+
+    on: Place
+    config: Any
+    fields: FieldSpec
+    latent: LatentSpec
+
+    @property
+    def dataset(self) -> TinyDataset:
+        return dataset(self.on)
+
+    def batch(self, samples: int = 3, first: int = 0) -> Batch:
+        """Train windows of these data."""
+        return dataset(self.on).batch("train", first + np.arange(samples), 1 if self.fields.steady else STEPS)
+
+
+@cache
+def dataset(on: Place) -> TinyDataset:
+    """The tiny data of this name, made once."""
+    built: TinyDataset = TinyDatasetConfig(on=on).build(0)
+    return built
+
+
+def cases(subject: Subject, build: Callable[[Case], object]) -> list[Case]:
+    """The component on all tiny data that it is made for; each with the first of its versions that fits.
+
+    What `check` refuses, and what `build` refuses with an error of ours, is not what it is made for. Raises Broken
+    where none fits.
+    """
+    if KEY not in subject.kept:
+        refusals: list[str] = []
+        found = [case for on in PLACES for case in _fitting(subject, on, build, refusals)]
+        subject.kept[KEY] = found
+        subject.on[:] = [case.on for case in found]
+        if not found:
+            raise Broken(
+                f"none of the tiny data fits ({', '.join(PLACES)}); {'; '.join(refusals[:3])}",
+                "give the class `tiny: ClassVar[Mapping[str, Any]] = {…}`, or the check `settings`, with which one does",
+            )
+    if not subject.kept[KEY]:
+        raise Broken("it fits none of the tiny data", "see the clause before")
+    kept: list[Case] = subject.kept[KEY]
+    return kept
+
+
+def _fitting(subject: Subject, on: Any, build: Callable[[Case], object], refusals: list[str]) -> Iterator[Case]:
+    fields = PLACES[on]
+    for config in subject.versions():
+        for latent in LATENTS:
+            problems = list(config.check(fields, latent)) if isinstance(config, Checks) else []
+            if problems:
+                refusals.append(f"{on}: {problems[0][0]}: {problems[0][1]}")
+                continue
+            case = Case(on, config, fields, latent)
+            try:
+                build(case)
+            except UpsKitError as error:
+                refusals.append(f"{on}: {told(error)}")
+                continue
+            yield case
+            return
+
+
+def without_tokens(case: Case) -> Case:
+    """The same with the encoder's own number of tokens."""
+    return attrs.evolve(case, latent=LATENTS[0])
