@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ups_kit import Components, hookimpl
 
+from .config import GalaxiesConfig, TypedTokensConfig
 from .model.config import TokenTransformerConfig
 from .training.config import ExpectedValueConfig, NextTokenConfig, TokenTrainingConfig
 
@@ -12,6 +13,8 @@ from .training.config import ExpectedValueConfig, NextTokenConfig, TokenTraining
 def ups_kit_components() -> Components:
     """What the distribution offers."""
     return {
+        "dataset": {"typed_tokens": TypedTokensConfig},
+        "simulator": {"galaxies": GalaxiesConfig},
         "model": {"token_transformer": TokenTransformerConfig},
         "loss": {"next_token": NextTokenConfig, "expected_value": ExpectedValueConfig},
         "stage": {"token_training": TokenTrainingConfig},
