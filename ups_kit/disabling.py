@@ -12,6 +12,7 @@ from attrs import frozen
 from .console import notice
 from .errors import UsageError, did_you_mean
 from .installed import GROUP, Plugin, installed
+from .keypaths import shown
 
 DISABLE = "UPSKIT_DISABLE_PLUGINS"  # names between commas
 ONLY = "UPSKIT_PLUGINS"  # the only ones, of other distributions than our own, that are imported
@@ -86,7 +87,7 @@ def no_plugin(name: str, plugins: Iterable[Plugin]) -> str:
     meant = (
         f"; the plugins of that distribution are called {', '.join(its)}" if its else did_you_mean(name[:100], known)
     )
-    return f"no plugin is called '{name}'{meant} (installed: {', '.join(dict.fromkeys(known)) or 'none'})"
+    return f"no plugin is called '{shown(name)}'{meant} (installed: {', '.join(dict.fromkeys(known)) or 'none'})"
 
 
 def _names(variable: str) -> list[str]:

@@ -16,7 +16,9 @@ import attrs
 from attrs import field, frozen
 
 from . import __version__
+from .errors import did_you_mean
 from .hookspecs import API, PROJECT
+from .keypaths import shown
 
 GROUP = PROJECT
 API_GROUP = f"{PROJECT}.api"
@@ -58,7 +60,7 @@ def installed(points: Iterable[EntryPoint] | None = None) -> tuple[Plugin, ...]:
     The built-in ones come first, all by name and distribution: the same order everywhere, and no stranger takes a
     built-in's name by coming before it in the alphabet. `points` stands in for the installed entry points, in tests.
     """
-    found = list(_described()) if points is None else [_plugin(point, _papers(point.dist), {}) for point in points]
+    found = list(_described()) if points is None else [_alone(point) for point in points]
     return tuple(sorted(found, key=lambda plugin: (plugin.distribution != GROUP, plugin.name, plugin.distribution)))
 
 
@@ -92,8 +94,15 @@ def _described() -> Iterator[Plugin]:
                 f"its entry_points.txt cannot be read ({type(error).__name__}: {error})", _again(papers.name)
             )
             continue
-        apis = {point.name: point.value for point in points if point.group == API_GROUP}
-        yield from (_plugin(point, papers, apis) for point in points if point.group == GROUP)
+        yield from (_plugin(point, papers, _apis(points)) for point in points if point.group == GROUP)
+
+
+def _alone(point: EntryPoint) -> Plugin:
+    return _plugin(point, _papers(point.dist), _apis(getattr(point.dist, "entry_points", ())))
+
+
+def _apis(points: Iterable[EntryPoint]) -> dict[str, str]:
+    return {point.name: point.value for point in points if point.group == API_GROUP}
 
 
 def _papers(distribution: Distribution | None) -> _Papers:
@@ -162,8 +171,37 @@ def _wanted(requires: Sequence[str]) -> str:
 
 def _allows(wanted: str, version: str) -> bool:
     from packaging.specifiers import SpecifierSet
+    from packaging.version import InvalidVersion
 
-    return SpecifierSet(wanted).contains(version, prereleases=True)
+    try:
+        return SpecifierSet(wanted).contains(version, prereleases=True)
+    except InvalidVersion:
+        return not wanted
+
+
+def unmet(requirement: str, plugins: Sequence[Plugin]) -> str:
+    """Why the installed plugins are not what a recipe requires, such as `ups-wavelets >= 0.3`; empty where they are."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        wanted = Requirement(requirement)
+    except InvalidRequirement:
+        return (
+            f"expected a distribution and its versions, for example 'ups-wavelets >= 0.3', got '{shown(requirement)}'"
+        )
+    line = f"pip install '{wanted.name}{wanted.specifier}'"
+    found = [plugin for plugin in plugins if plain_name(plugin.distribution) == plain_name(wanted.name)]
+    if not found:
+        known = list(dict.fromkeys(plugin.distribution for plugin in plugins))
+        return f"needs {wanted}, and no plugin of it is installed{did_you_mean(wanted.name[:100], known)}: {line}"
+    if not _allows(str(wanted.specifier), found[0].version):
+        return f"needs {wanted}, and {found[0].source} is installed: {line}"
+    return ""
+
+
+def plain_name(distribution: str) -> str:
+    """A distribution's name as pip compares them."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _again(distribution: str) -> str:

@@ -139,11 +139,10 @@ def _mend(plugin: Plugin, error: BaseException) -> str:
     """What to do about a plugin that could not be loaded."""
     if isinstance(error, PluginError) and error.mend:
         return error.mend
-    without = f"leave it out: {OPTION} {plugin.name}"
     if plugin.distribution == UNKNOWN:
-        return f"mend it, or {without}"
+        return "mend it, or take it off"
     if isinstance(error, ModuleNotFoundError):
-        return f"pip install --force-reinstall {plugin.distribution}, with all that it needs; or {without}"
+        return f"pip install --force-reinstall {plugin.distribution}, with all that it needs"
     if isinstance(error, ImportError):  # a name that one of the two no longer has, or not yet
-        return f"pip install --upgrade {plugin.distribution} ups_kit; or {without}"
-    return f"pip install --upgrade {plugin.distribution}, and where that does not help tell its authors; or {without}"
+        return f"pip install --upgrade {plugin.distribution} ups_kit"
+    return f"pip install --upgrade {plugin.distribution}; where that does not help, tell its authors"

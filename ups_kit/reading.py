@@ -11,9 +11,11 @@ from typing import Any
 import attrs
 from attrs import frozen
 
+from .disabling import no_plugin
 from .documents import Document, read_document
-from .errors import Problem, RecipeError, UsageError, did_you_mean
+from .errors import Problem, RecipeError, UsageError
 from .folder import RECORD_FORMAT, foreign_format
+from .installed import unmet
 from .keypaths import KeyPath, render, shown
 from .merging import Node, Origin, Setting, grow, leaves, merge, settings_tree
 from .plugins import Catalog, discover
@@ -225,23 +227,22 @@ def _references(node: Node, main: Document, path: KeyPath = ()) -> Iterator[Prob
 
 
 def _catalog(root: Node, catalog: Catalog | None, main: Document) -> tuple[Catalog, list[Problem]]:
-    """The catalog without the plugins that the recipe disables."""
-    node, is_there = root.nearest(("plugins", "disable"))
-    elements = node.value if is_there and isinstance(node.value, list) else []
-    names = [element.value for element in elements if isinstance(element.value, str)]
+    """The catalog without the plugins that the recipe disables, and what of its table of plugins does not hold."""
+    names, where = _strings(root, ("plugins", "disable"), main)
     known = discover(names) if catalog is None else catalog.without(names)
-    installed = [plugin.name for plugin in known.plugins]
-    there = f"(installed: {', '.join(installed) or 'none'})"
-    problems = [
-        Problem(
-            "plugins.disable",
-            f"no plugin is called '{shown(name)}'{did_you_mean(name[:100], installed)} {there}",
-            node.origin.describe(main),
-        )
-        for name in names
-        if name not in installed
-    ]
+    absent = [name for name in names if name not in [plugin.name for plugin in known.plugins]]
+    problems = [Problem("plugins.disable", no_plugin(name, known.plugins), where) for name in absent]
+    wanted, where = _strings(root, ("plugins", "require"), main)
+    found = [unmet(requirement, known.plugins) for requirement in wanted]
+    problems += [Problem("plugins.require", message, where, in_plugin=True) for message in found if message]
     return known, problems
+
+
+def _strings(root: Node, path: KeyPath, main: Document) -> tuple[list[str], str]:
+    """The strings in an array that is still to be read, and where it was written."""
+    node, is_there = root.nearest(path)
+    elements = node.value if is_there and isinstance(node.value, list) else []
+    return [each.value for each in elements if isinstance(each.value, str)], node.origin.describe(main)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

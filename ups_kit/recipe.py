@@ -64,9 +64,16 @@ class Run:
 
 @frozen(kw_only=True)
 class PluginsTable:
-    """Which plugins a recipe does without."""
+    """Which plugins a recipe does without, and which it needs."""
 
     disable: tuple[str, ...] = field(default=(), metadata={"help": "names of plugins that are not loaded"})
+    require: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "distributions of plugins that must be installed, in such versions",
+            "example": '["ups-wavelets >= 0.3"]',
+        },
+    )
 
 
 @frozen(kw_only=True)

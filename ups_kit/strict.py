@@ -39,6 +39,7 @@ from .keys import (
 from .plugins import Catalog
 from .recipe import RUN_NAME
 from .tables import WrittenString, unstructure
+from .whereabouts import is_broken
 from .wording import choice, expected, got, listed, literal_choices, missing, no_such, outside, stray, too_short
 
 __all__ = ["WrittenString", "attempt", "structure", "unstructure"]
@@ -80,7 +81,8 @@ def attempt(
     finally:
         _UNDER_WAY.reset(token)
     return value, [
-        Problem(render(fault.path) or "recipe", fault.message(), origin(fault.at)) for fault in reading.faults
+        Problem(render(fault.path) or "recipe", fault.message(), origin(fault.at), in_plugin=fault.in_plugin)
+        for fault in reading.faults
     ]
 
 
@@ -93,6 +95,7 @@ class _Fault:
     path: KeyPath
     message: Callable[[], str]  # called when everything has been read: where else a key would fit is known only then
     at: KeyPath
+    in_plugin: bool = False
 
 
 @define
@@ -104,10 +107,12 @@ class _Reading:
     faults: list[_Fault] = Factory(list)
     tables: dict[KeyPath, tuple[str, ...]] = Factory(dict)
 
-    def note(self, message: str | Callable[[], str], *keys: str | int, at: KeyPath | None = None) -> None:
+    def note(
+        self, message: str | Callable[[], str], *keys: str | int, at: KeyPath | None = None, in_plugin: bool = False
+    ) -> None:
         """Write a problem down, and go on."""
-        path = (*self.path, *keys)
-        self.faults.append(_Fault(path, message if callable(message) else lambda: message, path if at is None else at))
+        path, words = (*self.path, *keys), message if callable(message) else lambda: message
+        self.faults.append(_Fault(path, words, path if at is None else at, in_plugin))
 
     def refuse(self, message: str, *keys: str | int, at: KeyPath | None = None) -> NoReturn:
         """Write a problem down, and give the value up."""
@@ -389,7 +394,7 @@ def _component(reading: _Reading, value: Any, annotation: Any, default: str | No
         reading.refuse(f"expected the name of {article(kind)} {kind}, got {got(use)} {names}", "use")
     table = {key: element for key, element in value.items() if key != "use"}
     if use not in reading.catalog[kind]:
-        reading.note(no_such(reading.catalog, kind, use), at=at)
+        reading.note(no_such(reading.catalog, kind, use), at=at, in_plugin=is_broken(reading.catalog, kind, use))
         meant = nearest(use[:100], reading.catalog[kind])
         if meant is not None:  # what else is wrong with the table is told in the same go
             _read_config(reading, table, kind, meant)

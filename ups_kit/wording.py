@@ -12,6 +12,7 @@ from .errors import did_you_mean, nearest
 from .keypaths import KeyPath, quoted, render, shown
 from .keys import Key, Limits, alternatives, article, example, is_table, keys_of, kind_of, toml, toml_kind, type_words
 from .plugins import Catalog
+from .whereabouts import whereabouts
 
 LONGEST_LIST = 12
 
@@ -183,12 +184,5 @@ def no_such(catalog: Catalog, kind: str, use: str) -> str:
     if others:
         mistaken = " and ".join(f"{article(other)} {other}" for other in others)
         return f"'{use}' is {mistaken}, expected {article(kind)} {kind} {installed}"
-    message = f"no {kind} is called '{shown(use)}'{guess(use, catalog[kind])} {installed}"
-    for plugin in catalog.plugins:
-        if plugin.state == "broken":
-            message += (
-                f"; the plugin '{plugin.name}' ({plugin.distribution} {plugin.version}) is broken: {plugin.reason}"
-            )
-        elif plugin.state == "disabled":
-            message += f"; the plugin '{plugin.name}' is disabled: if it offers this, take it out of plugins.disable"
-    return message
+    meant = guess(use, catalog[kind])
+    return f"no {kind} is called '{shown(use)}'{meant} {installed}{whereabouts(catalog, kind, use)}"
