@@ -12,17 +12,19 @@ from ups_kit.interfaces import KINDS
 from ups_kit.keys import Key, alternatives, is_table, keys_of, kind_of, toml, type_words
 from ups_kit.plugins import Catalog, discover
 from ups_kit.registry import Entry
-from ups_kit.schema import component_schema
+from ups_kit.schema import recipe_schema
 
+SCHEMA = "recipe.schema.json"
 HERE = "ups_kit"  # the distribution whose plugins are documented; others have pages of their own
 
 
 def pages() -> Iterator[tuple[str, str]]:
     """One page for every component of this distribution, one for each kind, and the page of the kinds."""
     catalog = discover()
-    ours = {plugin.name for plugin in catalog.plugins if plugin.distribution == HERE}
+    catalog = catalog.without(plugin.name for plugin in catalog.plugins if plugin.distribution != HERE)
     uses = recipes_by_component()
-    kinds = {kind: [e for e in catalog[kind].values() if e.plugin in ours] for kind in KINDS}
+    kinds = {kind: list(catalog[kind].values()) for kind in KINDS}
+    yield SCHEMA, json.dumps(recipe_schema(catalog), indent=1)
     yield "components/index.md", _index({kind: entries for kind, entries in kinds.items() if entries})
     for kind, entries in kinds.items():
         if entries:
@@ -80,8 +82,8 @@ def component(catalog: Catalog, entry: Entry, recipes: list[str]) -> str:
     if recipes:
         named = ", ".join(f"[`{name}`](../../recipes/{name}.md)" for name in recipes)
         lines += ["## Recipes that use it", "", f"{named}. Scores stand on their pages, where they were measured.", ""]
-    schema = json.dumps(component_schema(catalog, entry.kind, entry.name), indent=1)
-    lines += ["## JSON Schema", "", ":::{dropdown} of its table", "```json", schema, "```", ":::", ""]
+    definition = f"`{entry.kind}.{entry.name}` under `$defs`"
+    lines += ["## JSON Schema", "", f"{definition} of [{SCHEMA}](../../{SCHEMA}), which `upskit schema` prints.", ""]
     return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ def write(app: Sphinx) -> None:
         if not path.is_file() or path.read_text() != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-    for path in folder.rglob("*.md"):
+    for path in (path for path in folder.rglob("*") if path.is_file()):
         if path not in names:
             path.unlink()
     for path in folder.iterdir():
