@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from ..errors import UsageError
+from ..console import printable
+from ..errors import PluginError, UsageError
 from ..interfaces import KINDS
+from .without import NO_PLUGIN
 
 if TYPE_CHECKING:
     from ..keys import Key
@@ -41,9 +43,15 @@ HEADERS = {
 @click.command("list-plugins")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--kind", type=click.Choice(KINDS), help="Only plugins that offer components of this kind.")
-@click.option("--broken", is_flag=True, help="Only plugins that cannot be loaded, with the reason.")
-def list_plugins(as_json: bool, kind: str | None, broken: bool) -> None:
-    """List the installed plugins and what they offer."""
+@click.option("--broken", is_flag=True, help="Only plugins that cannot be loaded, with the reason and what to do.")
+@click.option("--strict", is_flag=True, help="Exit with 4 where one of those listed cannot be loaded.")
+@NO_PLUGIN
+def list_plugins(as_json: bool, kind: str | None, broken: bool, strict: bool) -> int:
+    """List the installed plugins: what they offer, or why they do not, and what to do about it.
+
+    API is the version of the plugin API that a plugin was written for. A broken plugin stops nobody else: the exit code
+    is 0, but with --strict.
+    """
     from ..plugins import discover
 
     plugins = [
@@ -53,28 +61,35 @@ def list_plugins(as_json: bool, kind: str | None, broken: bool) -> None:
     ]
     if as_json:
         click.echo(json.dumps([_plugin(plugin) for plugin in plugins], indent=1))
-        return
-    rows = [
-        (p.name, f"{p.distribution} {p.version}", p.state, f"{p.milliseconds:.0f} ms", _offer(p, kind)) for p in plugins
-    ]
-    click.echo(_table(("PLUGIN", "FROM", "STATE", "LOADED IN", "COMPONENTS"), rows) if rows else "no such plugin")
+    else:
+        header = ("PLUGIN", "FROM", "API", "STATE", "LOADED IN", "COMPONENTS")
+        rows = [row for plugin in plugins for row in _rows(plugin, kind)]
+        click.echo(printable(_table(header, rows)) if rows else "no such plugin")
+    return PluginError.exit_code if strict and any(plugin.state == "broken" for plugin in plugins) else 0
 
 
 def _plugin(plugin: Plugin) -> dict[str, Any]:
-    names = ("name", "distribution", "version", "module", "state", "reason", "milliseconds")
+    names = ("name", "distribution", "version", "api", "module", "state", "reason", "mend", "milliseconds")
     return {**{name: getattr(plugin, name) for name in names}, "components": dict(plugin.components)}
 
 
-def _offer(plugin: Plugin, only: str | None) -> str:
-    if plugin.state != "ok":
-        return plugin.reason
-    kinds = [kind for kind in KINDS if kind in plugin.components and only in (None, kind)]
-    return "; ".join(f"{kind}: {', '.join(plugin.components[kind])}" for kind in kinds) or "nothing yet"
+def _rows(plugin: Plugin, only: str | None) -> Iterator[tuple[str, ...]]:
+    """What a plugin offers; of one that is not loaded why, and on the next line what to do."""
+    seconds = f"{plugin.milliseconds:.0f} ms" if plugin.milliseconds else "-"
+    facts = (plugin.name, plugin.source, str(plugin.api), plugin.state, seconds)
+    if plugin.state == "ok":
+        kinds = [kind for kind in KINDS if kind in plugin.components and only in (None, kind)]
+        yield *facts, "; ".join(f"{kind}: {', '.join(plugin.components[kind])}" for kind in kinds) or "nothing yet"
+        return
+    yield *facts, plugin.reason
+    if plugin.mend:
+        yield "", "", "", "", "", f"-> {plugin.mend}"
 
 
 @click.command("list")
 @click.argument("kind", required=False, type=click.Choice(KINDS))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@NO_PLUGIN
 def list_components(kind: str | None, as_json: bool) -> None:
     """List the components that recipes can name, of one kind or of all."""
     from ..plugins import discover
@@ -106,6 +121,7 @@ def _names(context: click.Context, parameter: click.Parameter, incomplete: str) 
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("name", shell_complete=_names)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the component's JSON Schema.")
+@NO_PLUGIN
 def show(kind: str, name: str, as_json: bool) -> None:
     """Show a component: what it is, its keys, and an example of its table."""
     from ..keys import keys_of

@@ -14,6 +14,7 @@ from ..console import printable
 from .data_checks import check, plain_numbers, stats, told_as_json, validate
 from .data_encoding import encode
 from .data_making import convert, make
+from .without import NO_PLUGIN
 
 if TYPE_CHECKING:
     from ..data.inspection import Inspection, Values
@@ -56,6 +57,7 @@ data.add_command(encode)
 @SECONDS
 @MEMORY
 @told_as_json("file")
+@NO_PLUGIN
 def inspect(file: Path, as_json: bool, seconds: float, memory: float) -> int:
     """Show what is in a FILE (HDF5, Zarr store, .npz, .npy), and the recipe table that would use it.
 
@@ -190,6 +192,9 @@ def _layouts(layouts: Sequence[Layout]) -> Iterator[str]:
 def field_lines(fields: Mapping[str, Any]) -> Iterator[str]:
     """What the data are, a line for each thing."""
     if not fields:
+        return
+    if "lines" in fields:
+        yield from fields["lines"]
         return
     yield f"fields      {', '.join(fields['targets'])}"
     if fields["statics"]:

@@ -16,6 +16,7 @@ import click
 from ..console import printable
 from ..errors import DataError, UpsKitError, UsageError
 from .recipes import SETTINGS
+from .without import NO_PLUGIN
 
 if TYPE_CHECKING:
     from ..data.checking import Target
@@ -70,6 +71,7 @@ def told_as_json(file: str, **verdict: bool) -> Callable[[Callable[..., int]], C
 @SECONDS
 @MEMORY
 @told_as_json("target", valid=False)
+@NO_PLUGIN
 def validate(target: Path, settings: Sequence[str], as_json: bool, seconds: float, memory: float) -> int:
     """Look through all data of a FILE or RECIPE and print everything that is wrong with them.
 
@@ -116,6 +118,9 @@ def _validated(target: Path, found: Mapping[str, Any], problems: Sequence[str]) 
         yield f"  splits      none: too few trajectories for splits of its own; {values}"
         return
     splits = ", ".join(f"{count} {split}" for split, count in found["splits"].items())
+    if "lines" in found["fields"]:  # of another family than fields in space: what its data set has looked at
+        yield f"  splits      {splits}; all values as they should be, no sample in two of them"
+        return
     yield f"  splits      {splits}; all values finite, no common initial conditions"
     yield f"  samples     {found['samples_checked']} checked one by one"
 
@@ -128,6 +133,7 @@ def _validated(target: Path, found: Mapping[str, Any], problems: Sequence[str]) 
 @MEMORY
 @click.option("--recompute", is_flag=True, help="Compute them anew, also where they are kept beside the data.")
 @told_as_json("target")
+@NO_PLUGIN
 def stats(target: Path, settings: Sequence[str], as_json: bool, seconds: float, memory: float, recompute: bool) -> int:
     """Mean, deviation, range and quantiles of every field: of a FILE, or of the train split of a RECIPE.
 
@@ -169,6 +175,7 @@ def _statistics(target: Path, found: Mapping[str, Any], kept: bool) -> Iterator[
 @SECONDS
 @MEMORY
 @told_as_json("target", sound=False)
+@NO_PLUGIN
 def check(target: Path, settings: Sequence[str], as_json: bool, seconds: float, memory: float) -> int:
     """Look for leaks and broken physics: initial conditions that stand twice, or nearly; trajectories that do not
     follow their equation.

@@ -11,6 +11,7 @@ import click
 
 from ..errors import UsageError
 from .recipes import SETTINGS, check_parts
+from .without import NO_PLUGIN
 
 if TYPE_CHECKING:
     from ..data.latents import Opened
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @SETTINGS
 @click.option("--device", metavar="DEVICE", help="Where to encode: auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@NO_PLUGIN
 def encode(run: str, settings: Sequence[str], device: str | None, as_json: bool) -> int:
     """Encode the train data of a recipe with a [latent_cache] before a stage needs the latents.
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..errors import UsageError
+from ..interfaces import NamesEndings
+from .without import NO_PLUGIN
 
 GIB = 2**30
+HDF5 = (".h5", ".hdf5")
 OUT = click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="What is written.")
 
 
@@ -24,6 +28,7 @@ OUT = click.option("--out", type=click.Path(path_type=Path), required=True, meta
     metavar="KEY=VALUE",
     help="A key of the simulator, for example trajectories=200. Repeatable.",
 )
+@NO_PLUGIN
 def make(name: str, out: Path, settings: Sequence[str]) -> None:
     """Make data with the simulator NAME (`upskit list simulator`): a file of a grid, a store of meshes or particles.
 
@@ -34,12 +39,19 @@ def make(name: str, out: Path, settings: Sequence[str]) -> None:
     config = read_component("simulator", name, settings)
     from ..data.making import make as make_file
 
-    fields = config.describe()
-    kind, endings = ("an HDF5 file", (".h5", ".hdf5")) if fields.layout == "grid" else ("a Zarr store", (".zarr",))
-    if out.suffix.lower() in {".h5", ".hdf5", ".zarr", ".npz", ".npy"} - set(endings):
+    endings = _endings(config)
+    if out.suffix.lower() in {*HDF5, ".zarr", ".npz", ".npy"} - set(endings):
+        kind = "an HDF5 file" if endings[0] in HDF5 else "a Zarr store" if endings[0] == ".zarr" else endings[0]
         raise UsageError(f"--out {out}: '{name}' writes {kind}; nearest: --out {out.with_suffix(endings[0])}")
     make_file(out.absolute(), config)
     click.echo(f"{out}: made; `upskit data inspect {out}` shows what is in it")
+
+
+def _endings(config: Any) -> tuple[str, ...]:
+    """The endings that a simulator's files may have, the usual one first."""
+    if isinstance(config, NamesEndings):
+        return config.endings
+    return HDF5 if config.describe().layout == "grid" else (".zarr",)
 
 
 def _words(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -87,6 +99,7 @@ def _target(source: Path, out: Path | None, kind: str | None) -> Path:
 @click.option("--as-is", is_flag=True, help="Copy all arrays and attributes, whatever they are.")
 @click.option("--memory", type=click.FloatRange(min=0.1), default=4.0, show_default=True, help="Memory, in GiB.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@NO_PLUGIN
 def convert(
     source: Path,
     out: Path | None,

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from ..errors import UsageError
+from .without import NO_PLUGIN
 
 LAYOUTS = ("grid", "mesh", "particles")
 
@@ -31,6 +32,7 @@ LAYOUTS = ("grid", "mesh", "particles")
 @click.option("--allow-partial", is_flag=True, help="Take a run whose training is not finished.")
 @click.option("--device", metavar="DEVICE", help="Where to compute: auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON on standard output.")
+@NO_PLUGIN
 def evaluate(
     run: Path,
     layouts: Sequence[str],

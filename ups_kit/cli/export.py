@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from .without import NO_PLUGIN
+
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -16,6 +18,7 @@ import click
 @click.option("--sampling-steps", type=click.IntRange(min=1), help="Steps of the sampler of such a part.")
 @click.option("--overwrite", is_flag=True, help="Replace an export that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@NO_PLUGIN
 def export(
     bundle: Path,
     out: Path,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from .recipes import SETTINGS, check_parts
+from .without import NO_PLUGIN
 
 
 @click.command()
@@ -18,6 +19,7 @@ from .recipes import SETTINGS, check_parts
     "--probe/--no-probe", default=True, show_default=True, help="Take a few steps of every stage, to tell the time."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@NO_PLUGIN
 def plan(recipe: str, settings: Sequence[str], device: str | None, probe: bool, as_json: bool) -> None:
     """Say what a run of a RECIPE would take: parameters, arithmetic, memory, data, disk, steps and time.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError
+from .without import NO_PLUGIN
 
 if TYPE_CHECKING:
     from ..predicting.command import Predicted
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace what is at --out.")
 @click.option("--device", metavar="DEVICE", default="auto", help="Where to compute: auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@NO_PLUGIN
 def predict(
     bundle: Path,
     given: Path,

@@ -11,6 +11,7 @@ import click
 
 from ..errors import Problem, RecipeError, UpsKitError, UsageError, did_you_mean
 from ..interfaces import DescribesTasks, FieldSpec
+from .without import NO_PLUGIN
 
 if TYPE_CHECKING:
     from ..reading import ReadRecipe
@@ -30,6 +31,7 @@ SETTINGS = click.option(
 @click.option("--data", is_flag=True, help="Also open the headers of the data files, and print what they hold.")
 @click.option("--explain", metavar="KEY", help="Print a value, or all values of a table, and where each was written.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each recipe.")
+@NO_PLUGIN
 def validate(recipes: Sequence[str], settings: Sequence[str], data: bool, explain: str | None, as_json: bool) -> int:
     """Check recipes, and print every problem. Exit code 2 if there is one, 3 if all are in the data."""
     from ..reading import read_recipe
@@ -61,6 +63,7 @@ def _failed(error: UpsKitError, quiet: bool) -> int:
 
 @click.command()
 @click.option("--write", type=click.Path(path_type=Path), metavar="FILE", help="Write it to a file, for an editor.")
+@NO_PLUGIN
 def schema(write: Path | None) -> None:
     """Print the JSON Schema of recipes, for the plugins that are installed."""
     from ..folder import write_text

@@ -9,6 +9,7 @@ import click
 
 from ..errors import UsageError
 from .recipes import SETTINGS, check_parts
+from .without import NO_PLUGIN
 
 MOST_SEEDS = 1000
 
@@ -22,6 +23,7 @@ MOST_SEEDS = 1000
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time, of one thread.")
 @click.option("--device", metavar="DEVICE", help="Where to compute: auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+@NO_PLUGIN
 def replicate(recipe: str, seeds: str, settings: Sequence[str], jobs: int, device: str | None, as_json: bool) -> int:
     """Run a RECIPE with several seeds, and tell mean and 95 % interval of every number of the score card.
 

@@ -16,6 +16,7 @@ import click
 from ..errors import Problem, UsageError
 from ..folder import RECORD
 from .recipes import SETTINGS, check_parts
+from .without import NO_PLUGIN
 
 if TYPE_CHECKING:
     from ..reading import ReadRecipe
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 )
 @click.option("--device", metavar="DEVICE", help="Where to compute: auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's summary as JSON on standard output.")
+@NO_PLUGIN
 def run(
     recipe: str,
     settings: Sequence[str],
