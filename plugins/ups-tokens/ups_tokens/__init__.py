@@ -5,6 +5,7 @@ from __future__ import annotations
 from ups_kit import Components, hookimpl
 
 from .config import GalaxiesConfig, TypedTokensConfig
+from .evaluation.config import TokenEvaluationConfig
 from .model.config import TokenTransformerConfig
 from .training.config import ExpectedValueConfig, NextTokenConfig, TokenTrainingConfig
 
@@ -17,5 +18,5 @@ def ups_kit_components() -> Components:
         "simulator": {"galaxies": GalaxiesConfig},
         "model": {"token_transformer": TokenTransformerConfig},
         "loss": {"next_token": NextTokenConfig, "expected_value": ExpectedValueConfig},
-        "stage": {"token_training": TokenTrainingConfig},
+        "stage": {"token_training": TokenTrainingConfig, "token_evaluation": TokenEvaluationConfig},
     }

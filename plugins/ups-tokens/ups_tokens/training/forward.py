@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
 from attrs import frozen
 from torch import Tensor
 
+from ups_kit.fit.checks import active_losses, weighting_of
 from ups_kit.fit.forward import LossBundle, derived_seed
-from ups_kit.interfaces import Progress
+from ups_kit.interfaces import LossConfig, Progress
 from ups_kit.weighting import Weighted
 
 from ..batch import TokenBatch, counted
+from ..description import TokenSpec
 from ..model.transformer import TokenTransformer
 from .losses import TokenLoss
 
@@ -76,6 +78,14 @@ class TokenTerm:
     name: str
     weighting: Weighted
     loss: TokenLoss
+
+
+def token_terms(losses: Mapping[str, LossConfig], spec: TokenSpec) -> tuple[TokenTerm, ...]:
+    """The losses that count; one with weight 0 is not even built, so that it equals its absence to the bit."""
+    return tuple(
+        TokenTerm(name, weighting_of(name, config), config.build(spec))
+        for name, config in active_losses(losses).items()
+    )
 
 
 def compute_losses(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ups_kit.errors import UsageError
-from ups_kit.fit.checks import active_losses, weighting_of
 from ups_kit.fit.fitting import Task
 from ups_kit.fit.forward import LossBundle
 from ups_kit.fit.loop import fit
@@ -23,7 +22,7 @@ from ..model.transformer import TokenTransformer
 from ..windows import TokenWindows
 from .acceleration import accelerated
 from .config import TokenTrainingConfig
-from .forward import TokenTerm, compute_losses
+from .forward import TokenTerm, compute_losses, token_terms
 from .validation import TokenValidation, spread
 
 if TYPE_CHECKING:
@@ -92,12 +91,7 @@ class TokenTraining:
         )
 
     def _terms(self, experiment: ModelExperiment) -> tuple[TokenTerm, ...]:
-        """The losses that count; one with weight 0 is not even built, so that it equals its absence to the bit."""
-        spec = self._model(experiment).spec
-        return tuple(
-            TokenTerm(name, weighting_of(name, config), config.build(spec))
-            for name, config in active_losses(self._config.losses).items()
-        )
+        return token_terms(self._config.losses, self._model(experiment).spec)
 
     def _model(self, experiment: ModelExperiment) -> TokenTransformer:
         if not isinstance(experiment.model, TokenTransformer):

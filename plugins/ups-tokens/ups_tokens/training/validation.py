@@ -1,4 +1,4 @@
-"""What a training chooses its best weights by: its losses on the same sequences of the validation split."""
+"""What a training chooses its best weights by: its losses on some sequences of a split, always the same ones."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ from ..dataset import TokenDataset
 from ..model.transformer import TokenTransformer
 from .forward import TokenPass, TokenTerm
 
-SPLIT = "validation"
-
 
 class TokenValidation:
     """Each loss by its name at all positions, and `score`, their sum with full weights."""
 
     def __init__(
-        self, dataset: TokenDataset, device: torch.device, terms: Sequence[TokenTerm], samples: int, batch: int
+        self,
+        dataset: TokenDataset,
+        device: torch.device,
+        terms: Sequence[TokenTerm],
+        samples: int,
+        batch: int,
+        split: str = "validation",
     ) -> None:
         self._terms = tuple(terms)
         self._device = device
-        self._batches = [dataset.batch(SPLIT, part) for part in spread(dataset.count(SPLIT), samples, batch)]
+        self._batches = [dataset.batch(split, part) for part in spread(dataset.count(split), samples, batch)]
 
     def __call__(self, model: nn.Module) -> Mapping[str, float]:
         sums = {term.name: torch.zeros((), dtype=torch.float64) for term in self._terms}

@@ -1,0 +1,1 @@
+"""The stage that measures a model of token sequences beside its floors."""
