@@ -378,7 +378,14 @@ def _first_windows(dataset: Any, split: str, members: int) -> NDArray[np.int64]:
 
 
 def _twins(dataset: Any, sign: Sign) -> list[dict[str, Any]]:
-    """Pairs of trajectories of a dataset's splits whose inputs are equal or near."""
+    """Pairs of trajectories of a dataset's splits whose inputs are equal or near.
+
+    Of what are no fields in space there are none: equal ones in two splits are refused when the dataset is built.
+    """
+    from ..interfaces import DescribedDataset
+
+    if isinstance(dataset, DescribedDataset):
+        return []
     splits: list[str] = []
     ids: list[int] = []
     sketches: list[NDArray[np.float64]] = []

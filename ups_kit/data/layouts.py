@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from ..errors import DataError, PluginError
 from .guard import MEMORY, SECONDS, Sign, guarded
 
 if TYPE_CHECKING:
-    from ..interfaces import FieldSpec
+    from ..interfaces import Described, FieldSpec
     from ..plugins import Catalog
     from .tree import FileTree
 
@@ -102,7 +102,7 @@ def config_of(catalog: Catalog, use: str, table: Mapping[str, Any]) -> tuple[Any
     return config, [str(problem) for problem in problems]
 
 
-def _with_splits(catalog: Catalog, use: str, table: Mapping[str, Any], spec: FieldSpec) -> dict[str, Any]:
+def _with_splits(catalog: Catalog, use: str, table: Mapping[str, Any], spec: FieldSpec | Described) -> dict[str, Any]:
     """The table with splits that leave as many trajectories to train on, the usual ones where they do."""
     from ..keys import keys_of
 
@@ -120,18 +120,24 @@ def _with_splits(catalog: Catalog, use: str, table: Mapping[str, Any], spec: Fie
     return given
 
 
-def check_problems(config: Any, spec: FieldSpec) -> list[str]:
-    """What a dataset's own `check` says, by key."""
-    from ..interfaces import Checks, LatentSpec
+def check_problems(config: Any, spec: FieldSpec | Described) -> list[str]:
+    """What a dataset's own `check` says, by key; of another family than fields in space its `check_data`."""
+    from ..interfaces import Checks, ChecksDescription, FieldSpec, LatentSpec
 
-    if not isinstance(config, Checks):
-        return []
-    latent = LatentSpec(width=64)
-    return [f"dataset.{key}: {message}" if key else message for key, message in config.check(spec, latent)]
+    found: Iterable[tuple[str, str]] = ()
+    if not isinstance(spec, FieldSpec):
+        found = config.check_data(spec) if isinstance(config, ChecksDescription) else ()
+    elif isinstance(config, Checks):
+        found = config.check(spec, LatentSpec(width=64))
+    return [f"dataset.{key}: {message}" if key else message for key, message in found]
 
 
-def in_words(spec: FieldSpec) -> dict[str, Any]:
-    """What the data are, as JSON holds it."""
+def in_words(spec: FieldSpec | Described) -> dict[str, Any]:
+    """What the data are, as JSON holds it; of another family than fields in space also in `lines` for people."""
+    from ..interfaces import FieldSpec
+
+    if not isinstance(spec, FieldSpec):
+        return {**spec.to_dict(), "lines": [line.strip() for line in spec.lines()]}
     return {
         "targets": [f"{f.name} [{f.channels}]" if f.channels > 1 else f.name for f in spec.targets],
         "statics": [f"{f.name} [{f.channels}]" if f.channels > 1 else f.name for f in spec.statics],

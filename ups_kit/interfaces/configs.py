@@ -213,11 +213,21 @@ class OpensParticles(Protocol):
 
 
 class SimulatorConfig(Protocol):
-    def describe(self) -> FieldSpec:
-        """What the file will hold."""
+    def describe(self) -> Any:
+        """What the file will hold: a FieldSpec, of another family a `Described`."""
         ...
 
     def build(self) -> Simulator: ...
+
+
+@runtime_checkable
+class NamesEndings(Protocol):
+    """A simulator's config that says how its files are named; others are grids in HDF5, or points in Zarr stores."""
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """The endings that a file of it may have, ".h5", the usual one first."""
+        ...
 
 
 class EncoderConfig(Protocol):

@@ -48,7 +48,8 @@ class TokenSpec:
         """The same for people: `upskit validate --data`."""
         yield f"  sequences   of at most {self.length} tokens, {self.types} types"
         for each in self.vocabulary.modalities:
-            yield f"  {each.name:<11} {each.kind}, {each.size} tokens of {each.dims} values"
+            values = "1 value" if each.dims == 1 else f"{each.dims} values"
+            yield f"  {each.name:<11} {each.kind}, {each.size} tokens of {values}"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TokenSpec:
