@@ -39,11 +39,17 @@ __all__ = [
     "with_tiny",
 ]
 
-MODULES: Mapping[str, str] = {  # by kind, where its clauses are: imported when one is checked, as they import torch
-    "encoder": "encoders",
-    "operator": "operators",
-    "decoder": "decoders",
-    "loss": "losses",
+MODULES: Mapping[str, tuple[str, str]] = {  # by kind, where its clauses are: imported when one is checked, for torch
+    "encoder": ("encoders", "CLAUSES"),
+    "operator": ("operators", "CLAUSES"),
+    "decoder": ("decoders", "CLAUSES"),
+    "constraint": ("constraints", "CLAUSES"),
+    "loss": ("losses", "CLAUSES"),
+    "sampler": ("samplers", "CLAUSES"),
+    "metric": ("metrics", "CLAUSES"),
+    "tracker": ("trackers", "CLAUSES"),
+    "optimizer": ("updates", "OPTIMIZER"),
+    "schedule": ("updates", "SCHEDULE"),
 }
 NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -105,5 +111,6 @@ def _own(kind: str) -> Mapping[str, Clause]:
     """The clauses that a kind has besides those of every kind."""
     if kind not in MODULES:
         return {}
-    clauses: Mapping[str, Clause] = import_module(f".{MODULES[kind]}", __name__).CLAUSES
+    module, table = MODULES[kind]
+    clauses: Mapping[str, Clause] = getattr(import_module(f".{module}", __name__), table)
     return clauses

@@ -14,6 +14,7 @@ from ..errors import UpsKitError
 from ..interfaces import Latent, LatentForm, Queries, TakesForms
 from .latents import FORMS, SAMPLES, made_latents
 from .modules import (
+    add_reached,
     all_reached,
     awake,
     deterministic,
@@ -124,19 +125,17 @@ def finite_gradients(subject: Subject) -> str | None:
 
 
 def gradients(subject: Subject) -> str | None:
-    """The gradient reaches every parameter."""
-    notes = set()
+    """The gradient reaches every parameter, on some of the data and with tokens of some form that it takes."""
+    reached: dict[str, float] = {}
+    for asked in _asked(subject):
 
-    def check(asked: Asked) -> None:
-        def call(module: nn.Module, probe: int) -> Tensor:
+        def call(module: nn.Module, probe: int, asked: Asked = asked) -> Tensor:
             latent = asked.latent._replace(tokens=asked.latent.tokens.roll(probe, -1))
             found: Tensor = module(latent, Queries(asked.places))
             return found
 
-        notes.add(all_reached(seeded(asked.build), call))
-
-    _each(subject, check)
-    return "; ".join(note for note in notes if note)
+        add_reached(reached, seeded(asked.build), call)
+    return all_reached(reached)
 
 
 def permutation(subject: Subject) -> str | None:

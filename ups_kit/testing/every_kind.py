@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import attrs
@@ -81,9 +82,9 @@ def _silent(config: type, prefix: str) -> Iterator[str]:
 def has_schema(subject: Subject) -> str | None:
     """Its JSON Schema is valid, and takes the table of the example."""
     try:
-        import jsonschema
-    except ImportError as error:
-        raise Skipped("the package jsonschema is not installed") from error
+        jsonschema = import_module("jsonschema")
+    except ImportError as missing:
+        raise Skipped("the package jsonschema is not installed") from missing
     schema = component_schema(subject.catalog, subject.kind, subject.name)
     own = {name: part for name, part in schema.items() if name != "$defs"}
     validator = jsonschema.Draft202012Validator

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..fit.checks import weighting_of
 from ..fit.forward import LossBundle, LossTerm, compute_losses
-from ..interfaces import Batch, Loss, Progress, TakesWeights
+from ..interfaces import Batch, LatentSpec, Loss, Progress, TakesWeights
 from ..model import LatentModel
 from ..weighting import Weighted
 from .modules import awake, seeded
@@ -38,13 +38,11 @@ class _CountedModel(LatentModel):
 
 
 def _model(case: Case) -> _CountedModel:
-    from ..interfaces import LatentSpec
-
     fields, latent = case.fields, LatentSpec(WIDTH)
-    parts = [
-        config.build(fields, latent) for config in (TinyEncoderConfig(), TinyOperatorConfig(), TinyDecoderConfig())
-    ]
-    model = _CountedModel(*parts, fields, case.dataset.normaliser)
+    encoder = TinyEncoderConfig().build(fields, latent)
+    operator = TinyOperatorConfig().build(fields, latent)
+    decoder = TinyDecoderConfig().build(fields, latent)
+    model = _CountedModel(encoder, operator, decoder, fields, case.dataset.normaliser)
     awake(model)
     return model
 
@@ -113,7 +111,7 @@ def reaches(subject: Subject) -> str | None:
         found = tuple(name for name in PARTS if _has_gradient(model.parts[name], f"on {case.on}"))
         expect(
             set(found) == set(said),
-            f"on {case.on}: says that it reaches {', '.join(said) or 'nothing'}, and reaches {', '.join(found) or 'nothing'}",
+            f"on {case.on}: says {', '.join(said) or 'none'}, and reaches {', '.join(found) or 'none'}",
             f"reaches = {found!r}, or detach what it shall not reach",
         )
     return None

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import numpy as np
 from attrs import frozen
 
@@ -51,20 +50,22 @@ def dataset(on: Place) -> TinyDataset:
 
 
 def cases(subject: Subject, build: Callable[[Case], object]) -> list[Case]:
-    """The component on all tiny data that it is made for; each with the first of its versions that fits.
+    """The component on all tiny data that it is made for: as it is by default on the first, and tiny on the others.
 
     What `check` refuses, and what `build` refuses with an error of ours, is not what it is made for. Raises Broken
     where none fits.
     """
     if KEY not in subject.kept:
         refusals: list[str] = []
-        found = [case for on in PLACES for case in _fitting(subject, on, build, refusals)]
+        found: list[Case] = []
+        for on in PLACES:
+            found += _fitting(subject, on, build, refusals, defaults_first=not found)
         subject.kept[KEY] = found
         subject.on[:] = [case.on for case in found]
         if not found:
             raise Broken(
                 f"none of the tiny data fits ({', '.join(PLACES)}); {'; '.join(refusals[:3])}",
-                "give the class `tiny: ClassVar[Mapping[str, Any]] = {…}`, or the check `settings`, with which one does",
+                "give the class `tiny: ClassVar[Mapping[str, Any]]`, or the check `settings`, with which one does",
             )
     if not subject.kept[KEY]:
         raise Broken("it fits none of the tiny data", "see the clause before")
@@ -72,9 +73,12 @@ def cases(subject: Subject, build: Callable[[Case], object]) -> list[Case]:
     return kept
 
 
-def _fitting(subject: Subject, on: Any, build: Callable[[Case], object], refusals: list[str]) -> Iterator[Case]:
+def _fitting(
+    subject: Subject, on: Place, build: Callable[[Case], object], refusals: list[str], defaults_first: bool
+) -> Iterator[Case]:
+    """The first version that fits, or nothing; why the others do not is added to `refusals`."""
     fields = PLACES[on]
-    for config in subject.versions():
+    for config in subject.versions(defaults_first):
         for latent in LATENTS:
             problems = list(config.check(fields, latent)) if isinstance(config, Checks) else []
             if problems:
@@ -88,8 +92,3 @@ def _fitting(subject: Subject, on: Any, build: Callable[[Case], object], refusal
                 continue
             yield case
             return
-
-
-def without_tokens(case: Case) -> Case:
-    """The same with the encoder's own number of tokens."""
-    return attrs.evolve(case, latent=LATENTS[0])

@@ -25,7 +25,7 @@ NAME = "tiny"  # of these components in a catalog
 
 # Fields that evolve in a periodic line; with walls and a medium in a plane; in a volume; one answer to a medium; on the
 # nodes of meshes, another number in each; of particles that move with their velocity.
-PLACES: Mapping[str, FieldSpec] = {
+PLACES: Mapping[Place, FieldSpec] = {
     "line": FieldSpec((Field("u"),), ((0.0, 1.0),), (True,), "grid", (32,), 0.1, conditions=("dt", "nu")),
     "plane": FieldSpec(
         (Field("u"), Field("v"), Field("density")),

@@ -15,7 +15,7 @@ from ..data.discretisations import grid_axes, grid_points
 from ..data.normalisation import Moments, Normaliser
 from ..data.splits import Splits, evenly
 from ..interfaces import Batch, FieldSpec, PointSet, Trajectories
-from .tiny import PLACES
+from .tiny import PLACES, Place
 
 SPLITS = (("validation", 2), ("test", 2))
 
@@ -34,7 +34,7 @@ class TinyDataset:
     splits: Splits
 
     @classmethod
-    def made(cls, on: str, trajectories: int, frames: int, seed: int = 0) -> TinyDataset:
+    def made(cls, on: Place, trajectories: int, frames: int, seed: int = 0) -> TinyDataset:
         """The tiny data of this name. `seed` draws which trajectory serves what."""
         fields, draw = PLACES[on], np.random.default_rng(17)
         places, mask = _places(fields, trajectories, draw)
@@ -52,9 +52,8 @@ class TinyDataset:
             positions = np.where(mask[:, None, :, None], positions, positions[:, :, :1])
         splits = _splits(values, seed)
         train = list(splits["train"])
-        normaliser = Normaliser.fitted(
-            fields, _moments(values, mask, train), parameters[train], _moments(statics[:, None], mask, train)
-        )
+        static_moments = _moments(statics[:, None], mask, train) if fields.statics else None
+        normaliser = Normaliser.fitted(fields, _moments(values, mask, train), parameters[train], static_moments)
         return cls(
             fields,
             values.astype(np.float32),
@@ -178,9 +177,7 @@ def _waves(
     return np.stack(values, 1), np.stack(positions, 1)
 
 
-def _moments(values: NDArray[np.float64], mask: NDArray[np.bool_] | None, train: list[int]) -> Moments | None:
-    if not values.shape[-1]:
-        return None
+def _moments(values: NDArray[np.float64], mask: NDArray[np.bool_] | None, train: list[int]) -> Moments:
     real = [values[sample] if mask is None else values[sample][:, mask[sample]] for sample in train]
     return Moments.stacked([Moments.of(each[None]) for each in real]).merged()
 
