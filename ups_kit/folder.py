@@ -2,7 +2,7 @@
 
 runs/<name>/<n>/
     recipe.toml  resolved.json  STATUS  .lock
-    metrics.jsonl  tensorboard/
+    metrics.jsonl  tensorboard/  events.jsonl  events/  wandb/
     <stage>/checkpoints/  <stage>/model.safetensors  <stage>/done.json
     bundle/  summary.json  report.html  transfer.json  transfer.html  evaluations/<n>/
 """
@@ -36,6 +36,9 @@ OWN_NAMES = (
     "status",
     "metrics.jsonl",
     "tensorboard",
+    "events",
+    "events.jsonl",
+    "wandb",
     "bundle",
     "summary.json",
     "report.html",

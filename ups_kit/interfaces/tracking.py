@@ -29,7 +29,7 @@ class TrackedRun:
     recipe: Mapping[str, Any]
 
     def plain(self) -> dict[str, Plain]:
-        """The recipe's values by key path, `stages.operator.budget.steps`; arrays as JSON text, absent ones left out."""
+        """The recipe's values by key path, `stages.operator.budget.steps`; arrays as JSON text, and no absent ones."""
         return dict(_plain(self.recipe, ()))
 
 

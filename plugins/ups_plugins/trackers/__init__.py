@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ups_kit import Components, hookimpl
 
-from .config import TensorBoardConfig
+from .config import JsonLinesConfig, TensorBoardConfig
 
 
 @hookimpl
 def ups_kit_components() -> Components:
-    """TensorBoard."""
-    return {"tracker": {"tensorboard": TensorBoardConfig}}
+    """TensorBoard and JSON lines."""
+    return {"tracker": {"tensorboard": TensorBoardConfig, "json_lines": JsonLinesConfig}}

@@ -7,6 +7,8 @@ from typing import Any
 
 from attrs import frozen
 
+from ups_kit.interfaces import Table
+
 from .config import EvaluateConfig
 from .definitions import definition, drawn_definition, fingerprint
 from .ensembles import Ensembles
@@ -95,6 +97,17 @@ class Card:
             **({"positions": moved} if moved else {}),
             "ratios": dict(self.ratios),
             "verdict": self.verdict.text,
+        }
+
+    def tables(self) -> dict[str, Table]:
+        """The tables for trackers: the card, and what there is besides it by field, by place and of drawn forecasts."""
+        found = {"card": (self.columns, self.rows)}
+        found |= {"card_by_field": (self.fields, self.by_field)} if self.by_field else {}
+        found |= {"card_by_place": (self.places, self.by_place)} if self.by_place else {}
+        found |= {"drawn": (self.drawn.columns, self.drawn.rows)} if self.drawn is not None else {}
+        return {
+            name: Table(("forecast", *columns), tuple((row.name, *row.values) for row in rows))
+            for name, (columns, rows) in found.items()
         }
 
 

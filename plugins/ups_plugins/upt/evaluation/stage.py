@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 
 from ups_kit.fit.batches import check_length
 from ups_kit.folder import RunFolder, StageFolder, write_text
-from ups_kit.interfaces import Elsewhere, Multitask
+from ups_kit.interfaces import Artefact, Elsewhere, Multitask
 from ups_kit.tasks import model_for, tasks_of
 from ups_kit.trackers import Trackers
 
@@ -74,6 +74,7 @@ class Evaluation:
         for name, figure in {**training, **_named(chapters)}.items():
             trackers.figure(config.name, 0, name, figure)
         write_text(folder.run.report, report_page(facts, chapters, result, training))
+        trackers.artefact(config.name, Artefact("report", folder.run.report))
         return result
 
     def transfer(
@@ -110,6 +111,8 @@ class Evaluation:
         measured = measure(experiment, config)
         card = make_card(measured, config)
         _track(measured, trackers, config.name, f"{task}/" if task else "")
+        for name, table in card.tables().items():
+            trackers.table(config.name, 0, f"{task}/{name}" if task else name, table)
         return Evaluated(measured, card, _result(measured, card) | _drawn(measured, config.split))
 
     def _pictures(self, measured: Measured) -> dict[str, Figure]:
