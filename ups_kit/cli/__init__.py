@@ -23,17 +23,21 @@ from .components import list_components, list_plugins, show
 from .data import data
 from .evaluate import evaluate
 from .export import export
+from .import_config import import_config
+from .new_plugin import new_plugin
 from .plan import plan
 from .predict import predict
 from .recipes import schema, validate
 from .replicate import replicate
 from .run import run
+from .without import NO_PLUGIN
 
 INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="%(prog)s %(version)s")
+@NO_PLUGIN
 def cli() -> None:
     """Train neural surrogates of PDEs in a latent space."""
 
@@ -45,10 +49,12 @@ cli.add_command(export)
 cli.add_command(compare)
 cli.add_command(plan)
 cli.add_command(replicate)
+cli.add_command(import_config)
 cli.add_command(validate)
 cli.add_command(validate, "check")
 cli.add_command(schema)
 cli.add_command(data)
+cli.add_command(new_plugin)
 cli.add_command(list_plugins)
 cli.add_command(list_components)
 cli.add_command(show)
