@@ -23,7 +23,7 @@ extensions = [
     "docstrings",
     "mathml",
 ]
-exclude_patterns = ["_build", "_extensions"]
+exclude_patterns = ["_build", "_extensions", "_examples"]
 nitpicky = True
 # Types in signatures that have no page here: other libraries cannot be looked up without a network.
 nitpick_ignore_regex = [(r"py:.*", r".*")]
