@@ -14,7 +14,7 @@ from ..errors import UsageError
 
 PREFIX = "ups-"  # what distributions of plugins are called by custom, and plugins are not
 DISTRIBUTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-LONGEST = 40  # characters: longer names would break the lines that they stand in
+LONGEST = 28  # characters: longer names would break the lines that they stand in
 
 
 @frozen

@@ -26,6 +26,7 @@ WHOLE = {  # files of the package as a whole, and their templates
     ".github/workflows/tests.yml": "tests.yml",
 }
 JOINED = ("config.py", "contract.py", "test.py", "run.py")  # templates of parts of modules; others are modules
+MANY = 4  # kinds: so many are still listed
 BLOCK = re.compile(r"^#: (\w+)\n", re.MULTILINE)  # begins a block of a recipe, which a kind may put its own in
 ADDED = {"before": 4, "settings": 8, "assertions": 4}  # what a kind adds to the test of its run, and its indentation
 
@@ -97,6 +98,8 @@ class Package:
     @property
     def _offers(self) -> str:
         """`an encoder and a loss`."""
+        if len(self.kinds) > MANY:
+            return f"components of {len(self.kinds)} kinds"
         return " and ".join(f"{article(kind)} {kind}" for kind in self.kinds)
 
     def _hook(self) -> str:
