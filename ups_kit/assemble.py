@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, overload
 
 from attrs import evolve, frozen
 
+from .blame import blaming
 from .errors import DataError, Problem, RecipeError
 from .families import check_family, check_model, data_problem
 from .fit.order import LearnsFrom, is_skipped, part_name, trained_by
@@ -71,13 +72,18 @@ def assemble(recipe: AnyRecipe, catalog: Catalog | None = None) -> AnyExperiment
     """Build every part of a recipe.
 
     Weights are drawn from the recipe's seed. Raises RecipeError with all problems where parts do not fit together or
-    the data, DataError where data are missing or damaged.
+    the data, DataError where data are missing or damaged, PluginError where a plugin fails in its own code.
     """
+    catalog = discover(recipe.plugins.disable) if catalog is None else catalog
+    with blaming(catalog):
+        return _assembled(recipe, catalog)
+
+
+def _assembled(recipe: AnyRecipe, catalog: Catalog) -> AnyExperiment:
     import torch
 
     from .fit.precision import Precision, check_compiler, choose_device
 
-    catalog = discover(recipe.plugins.disable) if catalog is None else catalog
     problems = check(recipe)
     if problems:
         raise RecipeError("the recipe", problems)

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
+DEBUG = "UPSKIT_DEBUG"  # set to 1, `upskit` prints the traceback of what it tells
+
 
 class UpsKitError(Exception):
     """Anything that a user can cause; `exit_code` is what `upskit` ends with."""
@@ -84,14 +86,16 @@ class DataError(UpsKitError):
 class PluginError(UpsKitError):
     """A plugin that is missing, broken, or breaks a contract.
 
-    `mend` is what to do about it, where that is not said with what is wrong.
+    `mend` is what to do about it, where that is not said with what is wrong; `key` what of a training's state it is
+    about (`model.encoder.history`), where it is.
     """
 
     exit_code = 4
 
-    def __init__(self, message: str, mend: str = "") -> None:
+    def __init__(self, message: str, mend: str = "", key: str = "") -> None:
         super().__init__(message)
         self.mend = mend
+        self.key = key
 
 
 class DivergedError(UpsKitError):

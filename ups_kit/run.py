@@ -13,6 +13,7 @@ from attrs import frozen
 
 from . import __version__
 from .assemble import AnyExperiment, assemble
+from .blame import blaming, naming_keepers
 from .bundle import load_bundle, load_weights, save_bundle, save_weights, set_forecast
 from .console import Console
 from .data.latents import Opened, open_latents
@@ -85,7 +86,8 @@ def run(
     experiment = assemble(recipe, catalog)
     taken = current(recorded, finished_stages(recipe, course), experiment.dataset)
     if not resume:
-        _check_ahead(experiment, course)
+        with blaming(catalog):
+            _check_ahead(experiment, course)
     folder = _folder(recipe, resume) if at is None else RunFolder(at)
     console = Console()
     with folder.lock():
@@ -221,7 +223,9 @@ def _run_stage(
     if going.resume and not trains:  # begun, but not finished; a training stage keeps what its checkpoint counts on
         going.trackers.forget_after(config.name, -1)
     started = time.perf_counter()
-    result = dict(stage.run(experiment, room, going.trackers))
+    catalog = experiment.catalog
+    with blaming(catalog, f"stage '{config.name}'", folder.path), naming_keepers(experiment.recipe, config, catalog):
+        result = dict(stage.run(experiment, room, going.trackers))
     result["wall_seconds"] = time.perf_counter() - started
     paper: dict[str, Any] = {}
     if trains:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ import click
 
 from .. import __version__
 from ..console import printable
-from ..errors import StorageError, UpsKitError
+from ..errors import DEBUG, StorageError, UpsKitError
 from .compare import compare
 from .completion import completion
 from .components import list_components, list_plugins, show
@@ -73,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = cli.main(arguments, prog_name="upskit", standalone_mode=False)
         sys.stdout.flush()
     except UpsKitError as error:
-        click.echo(printable(str(error)), err=True)
-        code = error.exit_code
+        code = _tell(error)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -87,7 +87,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"{where}{error.strerror or error}", err=True)
         code = StorageError.exit_code
+    except (Exception, SystemExit) as error:  # a fault in code: of a plugin's, where it came through one
+        from ..blame import blamed
+        from ..plugins import installed
+
+        told = blamed(error, installed())
+        if told is None:
+            raise
+        told.__cause__ = error
+        code = _tell(told)
     _leave(code if isinstance(code, int) else 0)
+
+
+def _tell(error: UpsKitError) -> int:
+    """Print what went wrong, its traceback too where it is asked for."""
+    if os.environ.get(DEBUG, "") not in ("", "0"):
+        traceback.print_exception(error)
+    click.echo(printable(str(error)), err=True)
+    return error.exit_code
 
 
 def _leave(code: int) -> NoReturn:

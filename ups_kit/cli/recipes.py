@@ -85,8 +85,10 @@ def schema(write: Path | None) -> None:
 def check_parts(read: ReadRecipe) -> None:
     """Check that the parts of a recipe fit its data. Raises RecipeError with every problem."""
     from ..assemble import check
+    from ..blame import blaming
 
-    problems = check(read.recipe)
+    with blaming(read.catalog):
+        problems = check(read.recipe)
     if problems:
         raise read.error(problems)
 

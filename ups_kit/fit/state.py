@@ -241,7 +241,9 @@ def check_state_tree(value: Any, path: str = "") -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, (str, int)):
-                raise PluginError(f"checkpoint: {path or 'state'} has a key of type {type(key).__name__}; use strings")
+                raise PluginError(
+                    f"checkpoint: {path or 'state'} has a key of type {type(key).__name__}; use strings", key=path
+                )
             check_state_tree(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
@@ -249,7 +251,7 @@ def check_state_tree(value: Any, path: str = "") -> None:
     elif not isinstance(value, PLAIN) or type(value).__module__ == "numpy":
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise PluginError(
-            f"checkpoint: {path} is a {kind}, which cannot be loaded safely; keep a tensor or a plain number"
+            f"checkpoint: {path} is a {kind}, which cannot be loaded safely; keep a tensor or a plain number", key=path
         )
 
 
