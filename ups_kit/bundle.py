@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from . import __version__
 from .assemble import AnyExperiment, Experiment, build_model
 from .data.normalisation import Normaliser
 from .data.pickles import why_pickled
-from .errors import DataError, StorageError, did_you_mean
+from .errors import DataError, PluginError, StorageError, did_you_mean
 from .fit.settings import FitSettings
 from .fit.state import misfits
 from .folder import sync_folder, write_bytes, write_text
@@ -40,6 +41,7 @@ from .predicting.forecast import chosen, condition_of, inputs, queries_of
 from .predicting.forecast import members as drawn
 from .reading import read_tables, resolved
 from .recipe import AnyRecipe, ModelRecipe, Recipe
+from .stage_keys import moved_on
 from .tasks import Placement, TaskView
 
 FORMAT = 1
@@ -316,7 +318,11 @@ def _recipe(folder: Path, description: Mapping[str, Any], data: bytes, catalog: 
     recipe, problems = read_tables(description["recipe"], known)
     if recipe is None or problems:
         lines = "; ".join(str(problem) for problem in problems)
-        raise StorageError(f"{folder}: its recipe cannot be read with the installed plugins: {lines}")
+        kind = PluginError if problems and all(problem.in_plugin for problem in problems) else StorageError
+        raise kind(f"{folder}: its recipe cannot be read with the installed plugins: {lines}")
+    changes = moved_on(description.get("plugins", {}), recipe, known)
+    if changes:
+        warnings.warn(f"{folder}: was written with other versions: {'; '.join(changes)}", stacklevel=3)
     return recipe
 
 

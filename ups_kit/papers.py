@@ -20,7 +20,7 @@ from .folder import RECORD, RECORD_FORMAT, RunFolder, read_json, read_record, wr
 from .interfaces import AddsPart
 from .keypaths import render
 from .recipe import AnyRecipe
-from .stage_keys import WATCHED
+from .stage_keys import WATCHED, moved_on
 
 if TYPE_CHECKING:
     from .assemble import AnyExperiment
@@ -75,7 +75,9 @@ def _write_environment(folder: RunFolder, experiment: AnyExperiment, resume: boo
     path = folder.path / "environment.json"
     if resume and path.exists():
         old = read_json(path)
-        changes = [f"{name} {old.get(name)} -> {new}" for name, new in environment.items() if old.get(name) != new]
+        plain = {name: new for name, new in environment.items() if name != "plugins"}
+        changes = [f"{name} {old.get(name)} -> {new}" for name, new in plain.items() if old.get(name) != new]
+        changes += moved_on(old.get("plugins", {}), experiment.recipe, experiment.catalog)
         if changes:
             Console().line(f"warning: resumed under other conditions, so not to the same bits: {'; '.join(changes)}")
     write_json(path, environment)

@@ -20,7 +20,7 @@ from .fit.settings import FitSettings
 from .interfaces import AnyDataset, Dataset, DescribedDataset, Identified, StageConfig, TakesLatents
 from .keypaths import render
 from .keys import alternatives, keys_of, kind_of
-from .plugins import Catalog
+from .plugins import GROUP, Catalog
 from .recipe import AnyRecipe
 from .tables import unstructure
 from .tasks import tasks_of
@@ -167,6 +167,17 @@ def versions(recipe: AnyRecipe, catalog: Catalog) -> dict[str, str]:
     used = {owners[type(config)] for config in _configs(recipe) if type(config) in owners}
     plugins = {p.name: f"{p.distribution} {p.version}" for p in catalog.plugins if p.name in used}
     return {"ups_kit": __version__, **plugins}
+
+
+def moved_on(then: Mapping[str, str], recipe: AnyRecipe, catalog: Catalog) -> list[str]:
+    """The plugins of other distributions that a recipe uses, and that are not of the version they were of then."""
+    built_in = {plugin.name for plugin in catalog.plugins if plugin.distribution == GROUP}
+    now = {name: source for name, source in versions(recipe, catalog).items() if name not in (GROUP, *built_in)}
+    return [
+        f"the plugin '{name}': {then.get(name, 'not installed')} then, {source} now"
+        for name, source in now.items()
+        if then.get(name) != source
+    ]
 
 
 def _configs(value: Any) -> Iterator[Any]:

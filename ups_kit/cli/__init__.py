@@ -10,6 +10,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows its number
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _warn
     try:
         code = cli.main(arguments, prog_name="upskit", standalone_mode=False)
         sys.stdout.flush()
@@ -97,6 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         told.__cause__ = error
         code = _tell(told)
     _leave(code if isinstance(code, int) else 0)
+
+
+def _warn(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning as a line for the person who runs, without the line of code that it came from."""
+    click.echo(f"warning: {message}", err=True)
 
 
 def _tell(error: UpsKitError) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -60,7 +59,6 @@ def run(
     --from and --only make a new run folder. The stages before STAGE are taken from the newest run of the recipe's name,
     or from --of RUN, where they were trained by the same keys on the same data; nothing there is changed.
     """
-    warnings.showwarning = _warn
     anew = from_stage is not None or only is not None
     read = _read(recipe, settings, resume, anew, device)
     folder = Path(recipe) if (Path(recipe) / RECORD).is_file() else None
@@ -89,11 +87,6 @@ def run(
     if as_json:
         click.echo(json.dumps({"folder": str(result.folder), **result.summary}, indent=1))
     return result.exit_code
-
-
-def _warn(message: Warning | str, *where: object, **more: object) -> None:
-    """A warning as a line for the person who runs, without the line of code that it came from."""
-    click.echo(f"warning: {message}", err=True)
 
 
 def _read(recipe: str, settings: Sequence[str], resume: bool, anew: bool, device: str | None) -> ReadRecipe:
