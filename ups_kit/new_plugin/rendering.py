@@ -11,6 +11,7 @@ from string import Template
 from attrs import frozen
 
 from .. import __version__
+from ..errors import UsageError
 from ..hookspecs import API
 from ..interfaces import KINDS
 from ..keys import article
@@ -40,8 +41,22 @@ class Package:
 
     @classmethod
     def of(cls, names: Names, kinds: Sequence[str]) -> Package:
-        """With each kind once, in the order of `KINDS`."""
-        return cls(names, tuple(kind for kind in KINDS if kind in kinds))
+        """With each kind once, in the order of `KINDS`.
+
+        Raises UsageError for kinds that bring components of one kind: all are called as the plugin is.
+        """
+        package = cls(names, tuple(kind for kind in KINDS if kind in kinds))
+        bringing: dict[str, str] = {}
+        for kind in package.kinds:
+            for offered, _ in package._offered(kind):
+                other = bringing.setdefault(offered, kind)
+                if other != kind:
+                    brings = kind if other == offered else other
+                    raise UsageError(
+                        f"--kind {other} --kind {kind}: '{brings}' brings {article(offered)} {offered} of its own; "
+                        "write two packages"
+                    )
+        return package
 
     def files(self) -> dict[str, str]:
         """The text of every file by its path in the package's folder."""
@@ -104,18 +119,20 @@ class Package:
 
     def _hook(self) -> str:
         """`__init__.py`: what is asked what there is."""
-        offered: dict[str, str] = {}
-        for kind in self.kinds:
-            usual = f"{kind} {self.names.classes}{kind.capitalize()}Config"
-            for line in _lines(kind, "offers.txt", self._values(kind)) or [usual]:
-                known_as, config = line.split()
-                offered[known_as] = config
+        offered = dict(pair for kind in self.kinds for pair in self._offered(kind))
         entries = [f'"{kind}": {{"{self.names.plugin}": {config}}}' for kind, config in offered.items()]
         one = f"{{{entries[0]}}}"
         several = "{\n" + "".join(f"        {entry},\n" for entry in entries) + "    }"
         values = {"classes": ", ".join(offered.values()), "offered": one if len(entries) == 1 else several}
         hook = _filled(COMMON, "hook.py", values)
         return join(f"A plugin of ups_kit: {self._offers}.", [hook], self.names.package)
+
+    def _offered(self, kind: str) -> Iterator[tuple[str, str]]:
+        """The kinds of components that a kind brings, and their config classes."""
+        usual = f"{kind} {self.names.classes}{kind.capitalize()}Config"
+        for line in _lines(kind, "offers.txt", self._values(kind)) or [usual]:
+            offered, config = line.split()
+            yield offered, config
 
     def _tests(self, kind: str) -> str:
         """The tests of a kind: its contract, what it computes, and its recipe."""
