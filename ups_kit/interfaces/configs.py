@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, runtime_checkable
 
+import attrs
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -49,7 +51,9 @@ def family_of(config: object) -> str:
     `config` is an object or its class. A recipe's parts are of one family; trackers, optimisers and schedules serve
     any.
     """
-    return str(getattr(config, "family", FIELDS))
+    cls = config if isinstance(config, type) else type(config)
+    keys = attrs.fields_dict(cls) if attrs.has(cls) else {}
+    return FIELDS if "family" in keys else str(getattr(cls, "family", FIELDS))  # a key of that name says nothing
 
 
 class Described(Protocol):
