@@ -51,9 +51,8 @@ def data_part(settings: Settings, folder: Path, grid_of: GridOf) -> Data:
         }
     else:
         tasks, tables = _store(settings, folder)
-    stride = settings.take("training.time_stride")
     for name, table in tables.items():
-        if stride != 1 and not tasks[name].steady:
+        if not tasks[name].steady and (stride := settings.take("training.time_stride")) != 1:
             table["time_stride"] = stride
     grids = tuple(
         grid

@@ -27,7 +27,8 @@ ANY = "*"  # in a path: any of the STAGES; as its end: whatever stands below
 class OldKey:
     """One key of the ancestor's configurations.
 
-    `becomes` is the key of a recipe that its value goes to, `remark` what differs, or what is used instead.
+    `becomes` is the key of a recipe that its value goes to, `remark` what differs, or what is used instead; `only`
+    says where it plays a part, if not everywhere.
     """
 
     path: str
@@ -37,6 +38,7 @@ class OldKey:
     becomes: str = ""
     remark: str = ""
     limits: Limits = field(factory=Limits)
+    only: str = ""
     caseless: bool = False  # names that the ancestor compares in small letters
 
     @property
@@ -71,7 +73,9 @@ def _fits(member: Any, value: Any) -> bool:
         return type(value) in (int, float) and abs(value) < float("inf")
     if member is str:
         return isinstance(value, str)
-    return isinstance(value, list) and all(_fits(get_args(member)[0], each) for each in value)
+    inner = get_args(member)
+    length = isinstance(value, list) and (inner[1:] == (...,) or len(value) == len(inner))
+    return length and all(_fits(inner[0], each) for each in value)
 
 
 ABOVE_0 = Limits(lower=(0, False))

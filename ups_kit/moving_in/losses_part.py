@@ -68,11 +68,12 @@ class LossPart:
 
     def _inverse(self) -> Losses:
         settings = self.settings
-        if not settings.take("training.use_inverse_losses"):
-            self._plays_no_part([WEIGHTS[loss] for loss in INVERSE], "training.use_inverse_losses is false")
-            return {}
+        reason = "training.use_inverse_losses is false"
         if self.data.steady:
-            self._plays_no_part([WEIGHTS[loss] for loss in INVERSE], "steady data have no frame to encode and decode")
+            reason = "steady data have no frame to encode and decode"
+            settings.drop("training.use_inverse_losses", reason)
+        if self.data.steady or not settings.take("training.use_inverse_losses"):
+            self._plays_no_part([WEIGHTS[loss] for loss in INVERSE], reason)
             return {}
         found: Losses = {}
         for loss in INVERSE:
@@ -133,7 +134,7 @@ class LossPart:
     def _keys(self, loss: str, step: int) -> dict[str, Any]:
         settings = self.settings
         if loss == "divergence":
-            return {"field": self.data.first.vector or settings.look("data.field_name")}
+            return {"field": self.data.first.vector or settings.take("data.field_name")}
         if loss == "positivity":
             return {"fields": ["rho"]}
         if loss.startswith("latent_"):
@@ -141,7 +142,7 @@ class LossPart:
         if loss != "boundary":
             return {}
         value, side = settings.take(f"{PRIORS}.bc_value"), settings.take(f"{PRIORS}.bc_type")
-        values = {} if not value else {"values": {settings.look("data.field_name"): value}}
+        values = {} if not value else {"values": {settings.take("data.field_name"): value}}
         return {**({} if side == "all" else {"sides": SIDES[side]}), **values}
 
     def _plays_no_part(self, paths: Iterable[str], reason: str) -> None:

@@ -47,6 +47,7 @@ KEYS = (
         "the folder of ROOT/TASK.h5, from the recipe's folder. The ancestor's own ROOT/TASK_train.h5 holds no "
         "coordinates, times or parameters: name PDEBench's file, or convert it (upskit data convert FILE --axes "
         "b,t,x,c --arrays data --out ROOT/TASK.h5)",
+        only="with data.task",
     ),
     OldKey(
         "data.kind",
@@ -56,20 +57,33 @@ KEYS = (
         "dataset.use",
         "grid_zarr, mesh_zarr or particle_zarr, whose stores `upskit data inspect` describes",
         Limits(choices=("grid", "mesh", "particles")),
+        only="where no task is written",
     ),
-    OldKey("data.path", str, None, "changed", "dataset.path", "from the recipe's folder"),
-    OldKey("data.group", str, None, "changed", "dataset.path", "the group's folder in the store"),
+    OldKey(
+        "data.path", str, None, "changed", "dataset.path", "from the recipe's folder", only="where no task is written"
+    ),
+    OldKey(
+        "data.group", str, None, "changed", "dataset.path", "the group's folder in the store", only="with data.path"
+    ),
     OldKey(
         "data.patch_size",
         int,
         4,
         "changed",
         "encoder.patch_size",
-        "patches are the tokens here, so that the size follows from latent.tokens where the grid is known; not used "
-        "on meshes and particles",
+        "patches are the tokens here: where the grid is known the size follows from latent.tokens",
         ABOVE_0,
+        only="of grids whose data are not there yet",
     ),
-    OldKey("data.field_name", str, "u", "derived", remark="names of fields come from the data"),
+    OldKey(
+        "data.field_name",
+        str,
+        "u",
+        "changed",
+        "stages.operator.losses.boundary.values",
+        "names of fields come from the data; bc_value and lambda_divergence are of the field that is named here",
+        only="with bc_value or lambda_divergence: names of fields come from the data",
+    ),
     OldKey("data.field_channels.*", int, None, "derived", remark="channels come from the data"),
     OldKey(
         "data.hidden_dim",
@@ -77,8 +91,9 @@ KEYS = (
         None,
         "changed",
         "encoder.hidden",
-        "the width of a message to a supernode; of meshes and particles alone",
+        "the width of a message to a supernode",
         ABOVE_0,
+        only="of meshes and particles",
     ),
     OldKey(
         "data.message_passing_steps",
@@ -93,8 +108,9 @@ KEYS = (
         2048,
         "changed",
         "encoder.supernodes",
-        "supernodes stand on a lattice, whatever the order of the points; of meshes and particles alone",
+        "supernodes stand on a lattice, whatever the order of the points",
         ABOVE_0,
+        only="of meshes and particles",
     ),
     OldKey("data.use_coords", bool, True, "elsewhere", remark="places of points are always given"),
     OldKey(
@@ -146,16 +162,18 @@ KEYS = (
         "operator.depths",
         "of pdet_unet: blocks of each level on the way down, and as many on the way up; of pdet_stack their sum",
         ABOVE_0,
+        only="where depth does not stand for it",
     ),
-    OldKey("operator.pdet.depth", int, None, "carried", "operator.depth", "of pdet_stack", limits=ABOVE_0),
+    OldKey("operator.pdet.depth", int, None, "carried", "operator.depth", limits=ABOVE_0, only="of pdet_stack"),
     OldKey(
         "operator.pdet.group_size",
         int,
         32,
         "changed",
         "operator.channel_groups",
-        "of pdet_unet: latent.width / group_size groups",
+        "latent.width / group_size groups",
         ABOVE_0,
+        only="of pdet_unet",
     ),
     OldKey("operator.pdet.num_heads", int, 4, "carried", "operator.heads", limits=ABOVE_0),
     OldKey(
@@ -177,7 +195,7 @@ KEYS = (
         limits=Limits(choices=("standard", "channel_separated")),
     ),
     OldKey("operator.pdet.qk_norm", bool, False, "elsewhere", remark="queries and keys always have unit RMS"),
-    OldKey("operator.pdet.drop_path", float, 0.0, "carried", "operator.drop_path", "of pdet_stack", limits=SHARE),
+    OldKey("operator.pdet.drop_path", float, 0.0, "carried", "operator.drop_path", limits=SHARE, only="of pdet_stack"),
     OldKey(
         "operator.use_activation_checkpoint",
         bool,
@@ -201,6 +219,7 @@ KEYS = (
         "stages.diffusion.width",
         "of a transformer over the tokens, which hears all of them; 2 × latent.dim where not written",
         ABOVE_0,
+        only="with stages.diff_residual",
     ),
     OldKey("diffusion.num_layers", int, None, "idle", remark="stages.diffusion.depth is the key now"),
     OldKey("diffusion.dropout", float, None, "idle"),

@@ -33,6 +33,7 @@ class Settings:
 
     source: str
     written: dict[str, Value]
+    tables: set[str] = field(factory=set)  # paths of mappings, empty ones too
     taken: set[str] = field(factory=set)
     remarks: dict[str, str] = field(factory=dict)  # what the data or other keys make of a key, by its path
     dropped: dict[str, str] = field(factory=dict)  # why a key is left out, by its path
@@ -56,15 +57,15 @@ class Settings:
             written[name] = value
         if problems:
             raise RecipeError(tree.source, problems)
-        return cls(tree.source, written)
+        return cls(tree.source, written, {".".join(map(str, path)) for path in tree.tables})
 
     def has(self, path: str) -> bool:
         """Whether a value is written."""
         return path in self.written
 
     def under(self, path: str) -> bool:
-        """Whether anything is written below a path."""
-        return any(name.startswith(f"{path}.") for name in self.written)
+        """Whether a mapping stands at a path, or anything below it."""
+        return path in self.tables or any(name.startswith(f"{path}.") for name in self.written)
 
     def look(self, path: str) -> Any:
         """A value, or the ancestor's default."""
@@ -103,7 +104,7 @@ class Settings:
             return Fate(path, value.value, value.origin, "unknown", "", f"did you mean {near}?" if near else "")
         group, becomes, remark = key.group, _named(key, path), self.remarks.get(path, key.remark)
         if group in MOVED and (path in self.dropped or path not in self.taken):
-            reason = self.dropped.get(path) or "plays no part here" + (f" ({key.remark})" if key.remark else "")
+            reason = self.dropped.get(path) or "plays no part here" + (f": {key.only}" if key.only else "")
             return Fate(path, value.value, value.origin, "elsewhere", "", reason)
         return Fate(path, value.value, value.origin, group, becomes, remark)
 

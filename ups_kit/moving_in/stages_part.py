@@ -216,9 +216,11 @@ class StagesPart:
         """A learning rate that falls by steps; where an epoch's steps are not known, a cosine to the same end."""
         path = f"stages.{stage}.scheduler"
         size, factor = self.settings.take(f"{path}.step_size"), self.settings.take(f"{path}.gamma")
-        stride = self.settings.take("training.time_stride")
+        if factor == 1:
+            return {}
+        stride = self.settings.look("training.time_stride")
         windows = [task.windows(stride) for task in self.data.tasks.values()]
-        if all(self.data.tasks) and None not in windows:
+        if None not in windows:
             steps = max(round(size * sum(each or 0 for each in windows) / batch), 1)
             self.settings.remark(f"{path}.step_size", f"{steps} steps: {size} epochs of the simulated data")
             return {"use": "step", "steps": steps, "factor": factor}

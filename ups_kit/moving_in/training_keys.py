@@ -35,8 +35,8 @@ TRAINING = (
         1,
         "changed",
         "stages.operator.losses.latent_rollout.horizon",
-        "with lambda_rollout",
-        ABOVE_0,
+        limits=ABOVE_0,
+        only="with lambda_rollout",
     ),
     OldKey(
         "training.patience",
@@ -47,6 +47,7 @@ TRAINING = (
         "validations (every validate_every steps) without a better score on the validation split; there: epochs "
         "without a lower train loss",
         ABOVE_0,
+        only="where a stage has none of its own",
     ),
     OldKey(
         "training.num_workers",
@@ -75,6 +76,7 @@ TRAINING = (
         "carried",
         "latent_cache.dtype",
         limits=Limits(choices=("float32", "float16", "bfloat16")),
+        only="with latent_cache_dir",
     ),
     OldKey(
         "training.checkpoint_interval",
@@ -99,12 +101,21 @@ TRAINING = (
         "bfloat16",
         "carried",
         "run.precision",
-        "with amp",
-        Limits(choices=("bfloat16", "float16", "bf16", "fp16")),
+        limits=Limits(choices=("bfloat16", "float16", "bf16", "fp16")),
+        only="with amp",
     ),
     OldKey("training.compile", bool, False, "carried", "run.compile"),
     OldKey("training.compile_mode", str, "default", "elsewhere", remark="torch.compile's default mode"),
-    OldKey("training.grad_clip", float, None, "carried", "stages.*.clip", "1.0 where not given", ABOVE_0),
+    OldKey(
+        "training.grad_clip",
+        float,
+        None,
+        "carried",
+        "stages.*.clip",
+        "1.0 where not given",
+        ABOVE_0,
+        only="where a stage has none of its own",
+    ),
     OldKey(
         "training.ema_decay",
         float,
@@ -113,6 +124,7 @@ TRAINING = (
         "stages.*.ema",
         "the averaged weights are validated, evaluated and exported; the best ones are chosen on the validation split",
         SHARE,
+        only="where a stage has none of its own",
     ),
     OldKey(
         "training.accum_steps",
@@ -143,6 +155,7 @@ TRAINING = (
         "stages.operator.losses.inverse_encoding.weight",
         "it has a gradient here: 1 is a good weight, and 0.01 was chosen for a term without effect",
         AT_LEAST_0,
+        only="with use_inverse_losses",
     ),
     OldKey(
         "training.lambda_inv_dec",
@@ -152,6 +165,7 @@ TRAINING = (
         "stages.operator.losses.inverse_decoding.weight",
         "it has a gradient here",
         AT_LEAST_0,
+        only="with use_inverse_losses",
     ),
     OldKey(
         "training.inverse_loss_warmup_epochs",
@@ -162,6 +176,7 @@ TRAINING = (
         "the same curriculum: nothing for so many epochs, then as many in which the weight grows; counted in fractions "
         "of epochs here",
         AT_LEAST_0,
+        only="with an inverse loss",
     ),
     OldKey(
         "training.inverse_loss_max_weight",
@@ -170,6 +185,7 @@ TRAINING = (
         "carried",
         "stages.operator.losses.inverse_encoding.cap",
         limits=AT_LEAST_0,
+        only="with an inverse loss",
     ),
     OldKey(
         "training.inverse_loss_frequency",
@@ -179,6 +195,7 @@ TRAINING = (
         "stages.operator.losses.inverse_encoding.every",
         "optimiser steps, not parts of accumulated ones",
         ABOVE_0,
+        only="with an inverse loss",
     ),
     OldKey(
         "training.lambda_spectral",
@@ -222,6 +239,7 @@ TRAINING = (
         "stages.operator.losses.forward.sampler.queries",
         "all points where there are not so many",
         ABOVE_0,
+        only="where it is enabled",
     ),
     OldKey(
         "training.query_sampling.strategy",
@@ -231,6 +249,7 @@ TRAINING = (
         "stages.operator.losses.forward.sampler.use",
         "stratified works in one dimension, too",
         Limits(choices=("uniform", "stratified")),
+        only="where it is enabled",
     ),
     OldKey(
         "training.query_sampling.curriculum.*",
@@ -258,6 +277,7 @@ TRAINING = (
         "stages.consistency.accumulation",
         "as many parts as the batch then has",
         ABOVE_0,
+        only="with stages.consistency_distill",
     ),
     OldKey(
         "training.distill_num_taus",
@@ -343,6 +363,7 @@ PRIORS = (
         "changed",
         "stages.operator.losses.boundary.values",
         "by field, in its unit; there of latents decoded at random",
+        only="with lambda_boundary",
     ),
     OldKey(
         "training.physics_priors.bc_type",
@@ -351,6 +372,7 @@ PRIORS = (
         "carried",
         "stages.operator.losses.boundary.sides",
         limits=Limits(choices=("all", "left", "right", "top", "bottom")),
+        only="with lambda_boundary",
     ),
     OldKey(
         "training.physics_priors.lambda_latent_norm",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def account(settings: Settings, width: int) -> list[str]:
     groups = grouped(settings.fates())
     for group, fates in groups.items():
         lines.append(f"{TITLES[group].capitalize()}:")
-        for fate in fates:
-            lines += textwrap.wrap(_line(fate), width, initial_indent="  ", subsequent_indent="      ")
+        for line in _lines(fates):
+            lines += textwrap.wrap(line, width, initial_indent="  ", subsequent_indent="      ", break_long_words=False)
         lines.append("")
     if settings.added:
         lines.append("What else the recipe holds, or does without:")
@@ -84,10 +85,13 @@ def account(settings: Settings, width: int) -> list[str]:
     return lines[:-1]
 
 
-def _line(fate: Fate) -> str:
-    becomes = f" -> {fate.becomes}" if fate.becomes else ""
-    remark = f": {fate.remark}" if fate.remark else ""
-    return f"{fate.path} = {_value(fate.value)}{becomes}{remark}"
+def _lines(fates: Sequence[Fate]) -> Iterator[str]:
+    """A line for each key; neighbours of which the same is to be said have one together."""
+    for (becomes, remark), group in groupby(fates, lambda fate: (fate.becomes, fate.remark)):
+        found = list(group)
+        for members in [found] if remark and not becomes else [[fate] for fate in found]:
+            keys = ", ".join(f"{fate.path} = {_value(fate.value)}" for fate in members)
+            yield keys + (f" -> {becomes}" if becomes else "") + (f": {remark}" if remark else "")
 
 
 def _value(value: Any) -> str:
@@ -125,4 +129,5 @@ def page_rows() -> Iterator[str]:
         for key in keys:
             default = "" if key.default is None else f"`{toml(key.default)}`"
             becomes = f"`{key.becomes}`" if key.becomes else ""
-            yield f"| `{key.path}` | {default} | {becomes} | {key.remark.replace('|', '∣')} |"
+            remark = "; ".join(part for part in (key.only, key.remark) if part)
+            yield f"| `{key.path}` | {default} | {becomes} | {remark.replace('|', '∣')} |"

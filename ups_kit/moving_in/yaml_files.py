@@ -38,10 +38,11 @@ class Value:
 
 @define
 class Tree:
-    """What files say: every leaf by its key path, and what is wrong with them."""
+    """What files say: every leaf by its key path, the paths of mappings, and what is wrong with them."""
 
     source: str
     leaves: dict[KeyPath, Value] = field(factory=dict)
+    tables: set[KeyPath] = field(factory=set)
     problems: list[Problem] = field(factory=list)
     files: int = 0
     values: int = 0
@@ -52,6 +53,7 @@ def read_yaml(path: Path) -> Tree:
     tree = Tree(str(path))
     values = _read_file(path, tree, (path,), _yaml())
     tree.leaves = dict(_leaves(values, ()))
+    tree.tables = set(_tables(values, ()))
     return tree
 
 
@@ -131,6 +133,13 @@ def _leaves(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Value]]:
         yield path, Value([_plain(entry) for entry in node], _first(node))
     else:
         yield path, node
+
+
+def _tables(node: dict[str, Any], path: KeyPath) -> Iterator[KeyPath]:
+    for key, inner in node.items():
+        if isinstance(inner, dict):
+            yield (*path, key)
+            yield from _tables(inner, (*path, key))
 
 
 def _plain(node: Any) -> Any:
