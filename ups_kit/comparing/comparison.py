@@ -138,8 +138,9 @@ class Comparison:
     def _card(self) -> Iterator[tuple[str, ...]]:
         for row in self._rows:
             is_floor = any(row in run.floors for run in self._runs)
+            shortened = any(column in FLOOR_COLUMNS for column in self._columns(row))  # not of other families' floors
             for column in self._columns(row):
-                if not is_floor or column in FLOOR_COLUMNS:
+                if not is_floor or column in FLOOR_COLUMNS or not shortened:
                     label = f"{row.replace('_', ' ')}, {column}"
                     yield (label, *(group.of(row, column).text() for group in self.groups))
 

@@ -49,12 +49,12 @@ def _images(drawn: list[Drawn]) -> Figure:
     titles = [title for title, _ in _columns(drawn[0])]
     figure = Figure((1.9 * len(titles), 1.95 * len(drawn)), layout="constrained")
     panels = figure.subplots(len(drawn), len(titles), squeeze=False)
-    for row, one in zip(panels, drawn):
+    for number, (row, one) in enumerate(zip(panels, drawn)):
         low, high = float(one.truth.min()), float(one.truth.max())
         for panel, (title, values) in zip(row, _columns(one)):
             panel.imshow(picture_of(values), vmin=low, vmax=high, cmap="magma", aspect="auto")
             panel.set_axis_off()
-            if row is panels[0]:
+            if not number:
                 panel.set_title(title, fontsize=10)
     return figure
 
@@ -71,6 +71,7 @@ def _spectra(drawn: list[Drawn]) -> Figure:
         panel.plot(np.asarray(one.expected).ravel(), color=EXPECTED, lw=1.2, label="expected")
         if not number:
             panel.legend(ncols=3, fontsize=8, frameon=False)
+    panel.set_xlabel("number along the spectrum")
     return figure
 
 

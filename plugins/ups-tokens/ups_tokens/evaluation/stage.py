@@ -102,7 +102,9 @@ def _result(measured: Measured, card: Card, losses: dict[str, Numbers]) -> dict[
         "status": card.verdict.status,
         "metrics": {
             **measured.models,
-            "losses": {f"{stage}/{name}": value for stage, found in losses.items() for name, value in found.items()},
+            "training_losses": {
+                f"{stage}/{name}": value for stage, found in losses.items() for name, value in found.items()
+            },
         },
         "floors": measured.floors,
         "card": card.summary(),
