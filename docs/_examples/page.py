@@ -33,7 +33,9 @@ def open_page(namespace: dict[str, Any]) -> None:
     page = Page(Path(mkdtemp(prefix="page-")).resolve(), Path.cwd())
     shutil.copytree(ROOT / "recipes", page.folder / "recipes")
     sys.modules[page.names.__name__] = page.names
-    page.names.__dict__["finished_run"] = finished_run
+    given = {"finished_run": finished_run, "installed": installed, "small_data": small("dataset.")}
+    page.names.__dict__.update(given, small_model=[key for key in small() if not key.startswith("stages.")])
+    sys.path.insert(0, str(page.folder))
     os.chdir(page.folder)
     namespace["page"] = page
 
@@ -42,7 +44,10 @@ def close_page(namespace: dict[str, Any]) -> None:
     """Go back, and leave nothing behind but the runs that other pages want, too."""
     page: Page = namespace["page"]
     os.chdir(page.before)
-    del sys.modules[page.names.__name__]
+    sys.path.remove(str(page.folder))
+    for name, module in list(sys.modules.items()):
+        if name == page.names.__name__ or str(getattr(module, "__file__", "")).startswith(str(page.folder)):
+            del sys.modules[name]
     shutil.rmtree(page.folder)
 
 
@@ -64,6 +69,15 @@ def finished_run(folder: str, recipe: str = "recipes/smoke.toml", *settings: str
     shutil.copytree(FINISHED[key], folder)
 
 
+def installed(**plugins: str) -> None:
+    """Tell Python of a distribution whose modules are on the page: plugins by name, as in its pyproject.toml."""
+    folder = Path("page-1.0.dist-info")
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: page\nVersion: 1.0\n")
+    points = "".join(f"{name} = {module}\n" for name, module in plugins.items())
+    (folder / "entry_points.txt").write_text(f"[ups_kit]\n{points}")
+
+
 def shrink(name: str, settings: list[str]) -> None:
     """Lay settings over a recipe of the page's folder; where none are given, those of smoke.toml over burgers_upt."""
     path = Path(f"recipes/{name}.toml")
@@ -76,6 +90,13 @@ def shrink(name: str, settings: list[str]) -> None:
         ]
     lines = [f'extends = "{whole.name}"', *(setting.replace("=", " = ", 1) for setting in settings)]
     path.write_text("\n".join(lines) + "\n")
+
+
+def small(begin: str = "") -> list[str]:
+    """What recipes/smoke.toml lays over recipes/burgers_upt.toml, as settings, or the keys with this beginning."""
+    leaves = _leaves(tomllib.loads((ROOT / "recipes/smoke.toml").read_text()))
+    without = ("extends", "description", "run.name")
+    return [f"{key}={value}" for key, value in leaves if key not in without and key.startswith(begin)]
 
 
 def _leaves(table: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
