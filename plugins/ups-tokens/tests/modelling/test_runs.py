@@ -201,15 +201,15 @@ def test_accumulation_trains_as_the_whole_batch(home: Path) -> None:
 
 
 def test_losses_without_a_target_are_told_before_anything_is_trained(home: Path) -> None:
-    cut = ["dataset.length=2", "stages.training.losses.redshift.weight=0"]  # BOS and a patch are left
-    experiment = assemble(_recipe(home, *cut))
-    message = "stage 'training': loss 'spectrum' has no target of spectrum in 68 train sequences"
-    with pytest.raises(UsageError, match=message):
+    made = ["missing=0.999", "scalar_tokens=60", "trajectories=50"]
+    settings = [f"dataset.path={home}/neither.h5", "run.name=other", *(f"dataset.simulate.{key}" for key in made)]
+    recipe = _recipe(home, *settings, "stages.training.losses.image.weight=0")
+    with pytest.raises(UsageError, match="loss 'spectrum' has no target of spectrum in 18 train sequences"):
+        run(recipe)
+    assert not (home / "other").exists()
+    experiment = assemble(attrs.evolve(recipe, stages=assemble(_recipe(home)).recipe.stages))
+    with pytest.raises(UsageError, match="stage 'training': loss 'image' has no target of image"):
         experiment.stages[0].check_ahead(experiment)
-    before = set(home.iterdir())
-    with pytest.raises(UsageError, match=message):
-        run(_recipe(home, *cut, "run.name=other"))
-    assert set(home.iterdir()) == before
 
 
 @pytest.mark.parametrize(
