@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
 from attrs import frozen
@@ -44,15 +44,23 @@ def names_of(given: str, plugins: Iterable[str]) -> Names:
 
     `plugins` are the names of the installed plugins. Raises UsageError with the nearest name that would do.
     """
-    plugins = set(plugins)
-    problem = _problem(given, plugins)
+    taken = Taken(frozenset(plugins), packages_distributions())
+    problem = _problem(given, taken)
     if not problem:
         return Names(given)
-    near = _nearest(given, plugins)
+    near = _nearest(given, taken)
     raise UsageError(f"NAME: '{given}' {problem}; nearest: '{near}'")
 
 
-def _problem(given: str, plugins: set[str]) -> str:
+@frozen
+class Taken:
+    """Names that are taken here: plugins, and packages with the distributions that have installed them."""
+
+    plugins: frozenset[str]
+    packages: Mapping[str, list[str]]
+
+
+def _problem(given: str, taken: Taken) -> str:
     """What is wrong with a name; empty where nothing is."""
     if not DISTRIBUTION.fullmatch(given):
         return "is no name of a distribution: expected lower-case letters, digits and single hyphens, a letter first"
@@ -67,10 +75,10 @@ def _problem(given: str, plugins: set[str]) -> str:
         return f"is a word of Python's own, and cannot be the package '{names.package}'"
     if names.package in sys.stdlib_module_names:
         return f"would make a package '{names.package}', which is a module of Python's own library"
-    if names.package in packages_distributions():
-        (owner, *_) = packages_distributions()[names.package]
+    if names.package in taken.packages:
+        owner = taken.packages[names.package][0]
         return f"would make a package '{names.package}', which the distribution {owner} has installed"
-    if names.plugin in plugins:
+    if names.plugin in taken.plugins:
         return f"would make a plugin '{names.plugin}', and one of that name is installed"
     return ""
 
@@ -83,9 +91,9 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _nearest(given: str, plugins: set[str]) -> str:
+def _nearest(given: str, taken: Taken) -> str:
     """A name like the given one that would do."""
-    bare = re.sub(r"[^a-z0-9]+", "-", given.lower()).strip("-").removeprefix(PREFIX).lstrip("-0123456789")
+    bare = re.sub(r"[^a-z0-9]+", "-", given.lower()).lstrip("-").removeprefix(PREFIX).lstrip("-0123456789")
     bare = bare[: LONGEST - len(PREFIX) - 3].strip("-") or "plugin"
     candidates = [f"{PREFIX}{bare}", *(f"{PREFIX}{bare}-{number}" for number in range(2, 100))]
-    return next(name for name in candidates if not _problem(name, plugins))
+    return next(name for name in candidates if not _problem(name, taken))
