@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, le, optional
@@ -22,6 +22,8 @@ DEFAULT_REACH = 1.25  # of the spacing of supernodes: neighbourhoods of a lattic
 @frozen(kw_only=True)
 class SupernodeKeys:
     """What every encoder through supernodes can be told."""
+
+    tiny: ClassVar[Mapping[str, Any]] = {"supernodes": 16, "degree": 8}
 
     supernodes: int | None = field(
         default=None,

@@ -13,9 +13,11 @@ neither pytest nor torch.
 
 from __future__ import annotations
 
+import io
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -40,12 +42,16 @@ __all__ = [
 ]
 
 MODULES: Mapping[str, tuple[str, str]] = {  # by kind, where its clauses are: imported when one is checked, for torch
+    "dataset": ("datasets", "CLAUSES"),
+    "simulator": ("simulators", "CLAUSES"),
     "encoder": ("encoders", "CLAUSES"),
     "operator": ("operators", "CLAUSES"),
     "decoder": ("decoders", "CLAUSES"),
+    "model": ("models", "CLAUSES"),
     "constraint": ("constraints", "CLAUSES"),
     "loss": ("losses", "CLAUSES"),
     "sampler": ("samplers", "CLAUSES"),
+    "stage": ("stages", "CLAUSES"),
     "metric": ("metrics", "CLAUSES"),
     "tracker": ("trackers", "CLAUSES"),
     "optimizer": ("updates", "OPTIMIZER"),
@@ -85,15 +91,12 @@ def contract_report(
     known = with_tiny(discover() if catalog is None else catalog)
     entry = known[kind].find(name)
     module = next((plugin.module for plugin in known.plugins if plugin.name == entry.plugin), "")
-    with tempfile.TemporaryDirectory(prefix="ups_kit_check_") as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        subject = Subject(
-            kind, name, entry.config, entry.plugin, module, known, dict(settings), Path(folder), described
-        )
+    with _in_silence() as folder:
+        subject = Subject(kind, name, entry.config, entry.plugin, module, known, dict(settings), folder, described)
         findings = gone_through(subject, every_kind.CLAUSES)
         read = next(finding for finding in findings if finding.clause == "defaults-build")
         family = family_of(entry.config)
-        if family != FIELDS:
+        if family != FIELDS and (kind != "model" or described is None):
             subject.notes.append(
                 f"it is of the family '{family}': what its kind promises there, its family's own tests have to check"
             )
@@ -105,6 +108,19 @@ def contract_report(
 def clauses_of(kind: str) -> dict[str, str]:
     """The clauses of a kind's contract by name, and what each of them expects."""
     return {name: law_of(clause) for name, clause in {**every_kind.CLAUSES, **_own(kind)}.items()}
+
+
+@contextmanager
+def _in_silence() -> Iterator[Path]:
+    """A folder for files, which is removed; what components print or warn of is not told."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ups_kit_check_") as folder,
+        warnings.catch_warnings(),
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        yield Path(folder)
 
 
 def _own(kind: str) -> Mapping[str, Clause]:

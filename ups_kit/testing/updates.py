@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ..fit.optim import set_learning_rates
 from ..interfaces import Progress, Schedule
+from ..layers import Block
 from .modules import SEED, loaded, seeded
 from .report import expect, listed
 from .subject import Clause, Subject
@@ -20,15 +22,16 @@ EPOCHS = 20.0  # of a schedule's course
 
 
 class _Quadratic(nn.Module):
-    """A bowl: matrices, biases and a part that is frozen, as models have them."""
+    """A bowl: matrices, biases, a transformer block, and a part that is frozen, as models have them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inner, self.outer, self.frozen = nn.Linear(6, 8), nn.Linear(8, 4), nn.Linear(4, 4)
+        self.block = Block(8, 2, mlp_ratio=1.0)
         self.frozen.requires_grad_(False)
 
     def forward(self) -> Tensor:
-        total: Tensor = sum((weight.square().mean() for weight in self.parameters()), torch.zeros(()))
+        total: Tensor = sum(((weight - 2).square().mean() for weight in self.parameters()), torch.zeros(()))
         return total
 
 
@@ -48,7 +51,7 @@ def lowers(subject: Subject) -> str | None:
     """A step on a quadratic lowers it, and each of a few more does too."""
     model = seeded(_Quadratic)
     values = _descended(subject.config_object.build(model), model, STEPS)
-    down = all(after < before for before, after in zip(values, values[1:]))
+    down = all(after < before for before, after in itertools.pairwise(values))
     told = listed((f"{value:.6g}" for value in values), 6)
     expect(down and math.isfinite(values[-1]), f"the values {told}", "give it a learning rate that fits by default")
     return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
 
 from attrs import field, frozen
 from attrs.validators import ge, gt, optional
@@ -18,6 +18,8 @@ class PartitionConfig:
 
     The cheapest decoder: a few dozen multiply-adds per query, one small matrix product per patch on a whole grid.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"modes": 4}
 
     modes: int = field(default=16, validator=gt(0), metadata={"help": "cosines of a token's expansion along each axis"})
     hidden: int = field(

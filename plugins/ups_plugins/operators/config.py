@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
 
 from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt, lt, min_len, optional
@@ -16,6 +16,8 @@ from ups_kit.interfaces import LatentForm, Operator, heads_problems
 @frozen(kw_only=True)
 class FNOConfig:
     """A Fourier neural operator on the lattice of tokens; conditioned by a scale and a shift of every layer."""
+
+    tiny: ClassVar[Mapping[str, Any]] = {"modes": 2, "layers": 2}
 
     modes: int = field(
         default=16,
@@ -60,6 +62,8 @@ class FNOConfig:
 @frozen(kw_only=True)
 class TransformerConfig:
     """A transformer over the latent tokens, as in UPT; conditioned by AdaLN on the time step and the parameters."""
+
+    tiny: ClassVar[Mapping[str, Any]] = {"depth": 1}
 
     depth: int = field(default=4, validator=gt(0), metadata={"help": "transformer blocks"})
     heads: int = field(default=2, validator=gt(0), metadata={"help": "attention heads; divides latent.width"})
@@ -108,6 +112,8 @@ class PDETransformerConfig:
 
     Coarser levels, of half the tokens along each axis, correct finer ones. Conditioned as `transformer`.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"depths": (1, 1), "window": 4}
 
     depths: tuple[int, ...] = field(
         default=(1, 1, 2),

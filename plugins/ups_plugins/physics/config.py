@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 from attrs import frozen
@@ -36,6 +36,8 @@ class DivergenceConfig(Weighted):
     In physical units, over the mean square of the true frame's gradients, so that 0.01 means that divergence is a tenth
     of what the field's gradients are; it needs no truth otherwise.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"fields": ["u", "v"]}
 
     field: str | None = attrs.field(default=None, metadata={"help": VECTOR_HELP})
     fields: tuple[str, ...] = attrs.field(default=(), metadata={"help": COMPONENTS_HELP, "example": '["u", "v"]'})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from attrs import frozen
@@ -74,6 +74,8 @@ class DivergenceFreeConfig:
     Of all fields without divergence it becomes the one that is nearest (Helmholtz' projection), in physical units, by
     derivatives of the Fourier series through the grid's points. Its mean is kept.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"field": "u"}
 
     name: str = attrs.field(default="divergence_free", metadata={"help": NAME_HELP})
     field: str | None = attrs.field(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, gt, le
@@ -49,6 +50,17 @@ class ObstacleFlow2DConfig:
     second-order steps in time. The viscosity is stored for each trajectory as `nu`: 2 r / `reynolds`, r being the
     radius of its largest obstacle.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "trajectories": 6,
+        "points": 300,
+        "frames": 3,
+        "duration": 0.1,
+        "warmup": 0.02,
+        "length": 1.4,
+        "obstacles": 1,
+        "radius": 0.1,
+    }
 
     trajectories: int = trajectories_key(200)
     points: int = field(default=1000, validator=ge(100), metadata={"help": "nodes of a mesh, about", "unit": "nodes"})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from attrs import field, frozen
 from attrs.validators import ge
@@ -26,6 +27,8 @@ class TaylorGreenSPH2DConfig(SphSettings):
     u = U (sin X cos Y, -cos X sin Y), X = 2π (x - x₀), x₀ drawn, and a random flow added to it. Without that the energy
     decays as exp(-16π² ν t). ν and U, the largest speed at first, are stored as `nu` and `speed`.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"trajectories": 6, "particles": 10, "frames": 4, "duration": 0.15}
 
     trajectories: int = trajectories_key(100)
     particles: int = particles_key(30, 3000)
@@ -56,6 +59,14 @@ class TaylorGreenSPH3DConfig(SphSettings):
     As `taylor_green_sph2d`, of u = U (sin X cos Y cos Z, -cos X sin Y cos Z, 0): the vortices break into smaller ones,
     unless ν is so large that they only decay, their energy as exp(-24π² ν t).
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "trajectories": 6,
+        "particles": 6,
+        "support": 2.0,
+        "frames": 3,
+        "duration": 0.1,
+    }
 
     trajectories: int = trajectories_key(40)
     particles: int = particles_key(12, 200)
@@ -88,6 +99,8 @@ class LidDrivenCavitySPH2DConfig(SphSettings):
     they are (Adami, Hu and Adams 2012, 2013). The fluid in [0, 1]² is at rest before its lid, at y = 1, moves along x
     with ±`speed`. Types are fluid, wall and lid; ν and the lid's velocity are stored as `nu` and `lid_velocity`.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"trajectories": 6, "particles": 8, "frames": 4, "duration": 0.15, "start": 0.1}
 
     trajectories: int = trajectories_key(60)
     particles: int = particles_key(24, 3000)

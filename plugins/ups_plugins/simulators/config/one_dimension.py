@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from attrs import field, frozen
 from attrs.validators import ge, gt, le
 
@@ -28,6 +31,8 @@ class Advection1DConfig:
     u_t + β u_x = 0, solved exactly. Initial conditions are PDEBench's random waves (Takamoto et al., arXiv:2210.07182)
     with eight modes. The speed β is stored for each trajectory as `beta`.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"trajectories": 8, "points": 16, "frames": 4}
 
     trajectories: int = trajectories_key(1000)
     points: int = field(default=256, validator=ge(4), metadata={"help": "stored points along x", "unit": "points"})
@@ -68,6 +73,8 @@ class Burgers1DConfig:
     constant, some with absolute value, sign change or window. Finite volumes of second order on `refinement` cells
     for each stored one; what is stored are cell averages.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"trajectories": 8, "points": 16, "frames": 4, "duration": 0.2, "refinement": 1}
 
     trajectories: int = field(default=1100, validator=gt(0), metadata={"help": "number of trajectories"})
     points: int = field(default=256, validator=ge(4), metadata={"help": "stored cells along x", "unit": "cells"})
@@ -114,6 +121,8 @@ class DiffusionReaction1DConfig:
     trajectory as `nu` and `rho`.
     """
 
+    tiny: ClassVar[Mapping[str, Any]] = {"trajectories": 8, "points": 16, "frames": 4, "duration": 0.1}
+
     trajectories: int = trajectories_key(1000)
     points: int = field(default=256, validator=ge(4), metadata={"help": "stored points along x", "unit": "points"})
     frames: int = frames_key(41)
@@ -158,6 +167,8 @@ class KdV1DConfig:
     al., arXiv:2411.00180). Fourier modes and exponential time differencing. δ is stored for each trajectory as `delta`.
     """
 
+    tiny: ClassVar[Mapping[str, Any]] = {"trajectories": 8, "points": 32, "frames": 4, "duration": 2.0}
+
     trajectories: int = trajectories_key(1000)
     points: int = field(default=128, validator=ge(16), metadata={"help": "points along x", "unit": "points"})
     frames: int = frames_key(41)
@@ -200,6 +211,8 @@ class KS1DConfig:
     modes, as in APEBench (Koehler et al., arXiv:2411.00180), solved for `warmup` before the first frame. Fourier modes
     and exponential time differencing. ν is stored for each trajectory as `nu`.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"trajectories": 8, "points": 32, "frames": 4, "duration": 2.0, "warmup": 1.0}
 
     trajectories: int = trajectories_key(1000)
     points: int = field(default=128, validator=ge(16), metadata={"help": "points along x", "unit": "points"})

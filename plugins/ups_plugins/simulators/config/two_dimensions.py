@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, gt, le, optional
@@ -31,6 +32,8 @@ class Darcy2DConfig:
     or `contrast` by the sign of a random sum of Gaussian bumps. Five-point finite volumes, solved directly. β is stored
     as an attribute where it is one number, and for each sample where it is drawn.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"trajectories": 8, "points": 12}
 
     trajectories: int = trajectories_key(1000)
     points: int = field(default=64, validator=ge(4), metadata={"help": "cells along each axis", "unit": "cells"})
@@ -73,6 +76,8 @@ class DiffusionReaction2DConfig:
     every point (Takamoto et al., arXiv:2210.07182). Strang splitting with exact diffusion in cosines. k is stored as an
     attribute of each trajectory's group.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"trajectories": 8, "points": 16, "frames": 3, "duration": 0.2}
 
     trajectories: int = trajectories_key(1000)
     points: int = field(default=64, validator=ge(4), metadata={"help": "points along each axis", "unit": "points"})
@@ -125,6 +130,8 @@ class ShallowWater2DConfig:
     stored one; the depth's cell averages are stored. The radius is stored as an attribute of each group.
     """
 
+    tiny: ClassVar[Mapping[str, Any]] = {"trajectories": 8, "points": 16, "frames": 3, "duration": 0.1, "refinement": 1}
+
     trajectories: int = trajectories_key(1000)
     points: int = field(default=64, validator=_even, metadata={"help": "stored cells along each axis", "unit": "cells"})
     frames: int = frames_key(26)
@@ -174,6 +181,8 @@ class NavierStokes2DConfig:
     drives, A sin(2πn y + φ) along x or the same along y, stored as `force`. Fourier modes with the 2/3
     rule, integrating factor, Runge-Kutta 4. The viscosity is stored for each trajectory as `nu`.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"trajectories": 8, "points": 16, "frames": 3, "duration": 0.05}
 
     trajectories: int = trajectories_key(240)
     points: int = field(default=64, validator=_even, metadata={"help": "points along each axis", "unit": "points"})
