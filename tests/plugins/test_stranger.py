@@ -32,7 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the stranger's distribution is installed."""
     source = tmp_path_factory.mktemp("ups-wavelets")
     point = 'wavelets = "ups_wavelets"\n'
-    (project,) = blocks("toml")
+    project, *_ = blocks("toml")
     others = "".join(f'{name} = "ups_wavelets.{name}"\n' for name in ("broken", "heat", "frames"))
     (source / "pyproject.toml").write_text(project.replace(point, point + others))
     (source / "ups_wavelets").mkdir()
@@ -94,7 +94,7 @@ def test_the_schema_knows_it(site: Path) -> None:
 
 
 def test_its_simulator_makes_data_that_are_checked_by_it(site: Path, tmp_path: Path) -> None:
-    (console,) = blocks("console")
+    *_, console = blocks("console")
     make, check = (line.removeprefix("$ upskit ").split() for line in console.splitlines())
     target = str(tmp_path / "heat.h5")
     done = upskit(site, *(target if word == "heat.h5" else word for word in make))
