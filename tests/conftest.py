@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.metadata import EntryPoint
+from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -40,3 +41,34 @@ def frames(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def waves() -> Path:
     """A valid recipe of stand-in components."""
     return STAND_INS / "waves.toml"
+
+
+def install_distribution(
+    site: Path,
+    name: str,
+    version: str,
+    text: str | None,
+    *,
+    plugin: str = "",
+    requires: Sequence[str] = (),
+    api: str = "",
+) -> Distribution:
+    """A distribution as pip leaves it in a folder: one module `NAME_plugin`, or none, and the papers beside it."""
+    plain = name.replace("-", "_")
+    papers, point = site / f"{plain}-{version}.dist-info", plugin or plain
+    papers.mkdir(parents=True)
+    needs = "".join(f"Requires-Dist: {line}\n" for line in requires)
+    (papers / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
+    versions = f"[{GROUP}.api]\n{point} = {api}\n" if api else ""
+    (papers / "entry_points.txt").write_text(f"[{GROUP}]\n{point} = {plain}_plugin\n{versions}")
+    if text is not None:
+        (site / f"{plain}_plugin.py").write_text(text)
+    return next(found for found in distributions(path=[str(site)]) if found.name == name)
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Distribution]:
+    """Installs distributions of plugins into a folder that this process imports from: `install_distribution`."""
+    site = tmp_path / "site"
+    monkeypatch.syspath_prepend(str(site))
+    return lambda *arguments, **options: install_distribution(site, *arguments, **options)

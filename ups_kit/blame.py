@@ -1,11 +1,13 @@
 """Whose fault it is: what goes wrong in the code of a plugin is told as an error of that plugin, without a traceback.
 
 The plugin is that of the innermost line of code that is of a stranger's plugin, or of a built-in one where there is
-none. Memory and disks that are full are nobody's fault, and stay what they are.
+none; where no plugin's code was reached, that of the class which lacks an attribute, or takes other arguments. Memory
+and disks that are full are nobody's fault, and stay what they are.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,19 +62,30 @@ def _culprit(error: BaseException, plugins: list[Plugin]) -> tuple[Plugin, str] 
         plugin = _plugin_of(module, plugins)
         if plugin is not None:
             found.append((plugin, f"{module}, line {line}"))
+    found = found or [(plugin, name) for name in _classes(error) if (plugin := _plugin_of(name, plugins)) is not None]
     strangers = [each for each in found if each[0].distribution != GROUP]
     return next(iter((strangers or found)[-1:]), None)
 
 
+def _classes(error: BaseException) -> Iterator[str]:
+    """The classes that an error is about, with their modules: one without an attribute, or called as it cannot be."""
+    if isinstance(error, AttributeError) and error.obj is not None:
+        cls = error.obj if isinstance(error.obj, type) else type(error.obj)
+        yield f"{cls.__module__}.{cls.__qualname__}"
+    called = re.match(r"(\w+)\.\w+\(\) ", str(error)) if isinstance(error, TypeError) else None
+    for name, module in list(sys.modules.items()) if called is not None else ():
+        named = getattr(module, "__dict__", {}).get(called[1]) if called is not None else None
+        if isinstance(named, type) and named.__module__ == name:
+            yield f"{name}.{named.__qualname__}"
+
+
 def _plugin_of(module: str, plugins: Iterable[Plugin]) -> Plugin | None:
     """The plugin that a module belongs to: the one whose own module it is or lies below; else one of that package."""
-    longest, best = 0, None
-    for plugin in plugins:
-        top = plugin.module.partition(".")[0]
-        for own in (plugin.module, top if plugin.distribution != GROUP else plugin.module):
-            if own and len(own) > longest and (module == own or module.startswith(f"{own}.")):
-                longest, best = len(own), plugin
-    return best
+    below = [plugin for plugin in plugins if plugin.module and f"{module}.".startswith(f"{plugin.module}.")]
+    if below:
+        return max(below, key=lambda plugin: len(plugin.module))
+    top = module.partition(".")[0]
+    return next((each for each in plugins if each.distribution != GROUP and each.module.partition(".")[0] == top), None)
 
 
 def _is_nobodys(error: BaseException) -> bool:

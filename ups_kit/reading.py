@@ -13,7 +13,7 @@ from attrs import frozen
 
 from .disabling import no_plugin
 from .documents import Document, read_document
-from .errors import Problem, RecipeError, UsageError
+from .errors import PluginError, Problem, RecipeError, UsageError
 from .folder import RECORD_FORMAT, foreign_format
 from .installed import unmet
 from .keypaths import KeyPath, render, shown
@@ -23,6 +23,7 @@ from .recipe import AnyRecipe, form_of
 from .sketches import sketch
 from .strict import attempt
 from .tables import unstructure
+from .whereabouts import is_broken
 from .wording import expected, no_such
 
 RECIPE_VERSIONS = (1,)
@@ -135,11 +136,12 @@ def read_tables(
 def read_component(kind: str, name: str, settings: Sequence[str], catalog: Catalog | None = None) -> Any:
     """The config of one component by its name, with settings `KEY=VALUE` of its keys, read as strictly as a recipe.
 
-    Raises UsageError for a name that is not installed, RecipeError with every problem of the settings.
+    Raises UsageError for a name that is not installed, PluginError where its plugin is broken, RecipeError with every
+    problem of the settings.
     """
     catalog = discover() if catalog is None else catalog
     if name not in catalog[kind]:
-        raise UsageError(no_such(catalog, kind, name))
+        raise (PluginError if is_broken(catalog, kind, name) else UsageError)(no_such(catalog, kind, name))
     problems: list[Problem] = []
     root = settings_tree(settings, Origin(Setting("")), problems)
     config, found = attempt(

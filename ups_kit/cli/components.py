@@ -126,11 +126,12 @@ def show(kind: str, name: str, as_json: bool) -> None:
     """Show a component: what it is, its keys, and an example of its table."""
     from ..keys import keys_of
     from ..plugins import discover
+    from ..whereabouts import is_broken
     from ..wording import no_such
 
     catalog = discover()
     if name not in catalog[kind]:
-        raise UsageError(no_such(catalog, kind, name))
+        raise (PluginError if is_broken(catalog, kind, name) else UsageError)(no_such(catalog, kind, name))
     entry = catalog[kind][name]
     keys = list(keys_of(entry.config).values())
     if as_json:
