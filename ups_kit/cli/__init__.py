@@ -32,6 +32,7 @@ from .predict import predict
 from .recipes import schema, validate
 from .replicate import replicate
 from .run import run
+from .tb import tb
 from .without import NO_PLUGIN
 
 INTERRUPTED = 130
@@ -49,6 +50,7 @@ cli.add_command(evaluate)
 cli.add_command(predict)
 cli.add_command(export)
 cli.add_command(compare)
+cli.add_command(tb)
 cli.add_command(plan)
 cli.add_command(replicate)
 cli.add_command(import_config)
