@@ -1,7 +1,8 @@
 """The exact text of what a user is told about a recipe: tests/messages/<case>.toml beside <case>.txt.
 
 The cases in messages/checked use the built-in components and are checked against their data, as `upskit validate` does.
-The first comments of a case may set things up: `# --set KEY=VALUE` and `# plugin NAME = MODULE`. To write the texts
+The first comments of a case may set things up: `# --set KEY=VALUE`, `# plugin NAME = MODULE`, `# strangers` (the
+distributions below are installed), `# env NAME=VALUE`, `# --no-plugin NAME`, and `# exit CODE`. To write the texts
 anew after a change that is meant: `UPSKIT_REWRITE_MESSAGES=1 pytest tests/test_messages.py`, then read the difference.
 """
 
@@ -9,12 +10,16 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import EntryPoint
+from collections.abc import Callable
+from contextlib import nullcontext
+from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ups_kit.cli.recipes import check_parts
+from ups_kit.disabling import leaving_out
 from ups_kit.documents import LARGEST
 from ups_kit.errors import RecipeError
 from ups_kit.plugins import GROUP, Catalog, discover
@@ -25,6 +30,27 @@ CHECKED = MESSAGES / "checked"
 CASES = sorted(MESSAGES.glob("*.toml"))
 
 
+OFFER = """
+from attrs import frozen
+from ups_kit import hookimpl
+
+@frozen
+class Config:
+    def build(self, fields, latent): ...
+
+@hookimpl
+def ups_kit_components():
+    return {"encoder": {"%s": Config}}
+"""
+STRANGERS: dict[str, tuple[str, dict[str, Any]]] = {  # distribution -> text of its module, what its papers say
+    "ups-lacking": (f"import a_library_that_is_missing\n{OFFER % 'lacking'}", {}),
+    "ups-newer": (OFFER % "newer", {"api": "v2"}),
+    "ups-older": (OFFER % "older", {"requires": ["ups-kit>=0.0.1,<0.1"]}),
+    "ups-ripples": (OFFER % "ripples", {}),
+    "ups-twin": (OFFER.replace('"%s": Config', '"ripples": Config, "twin": Config'), {}),
+}
+
+
 def directives(path: Path, word: str) -> list[str]:
     """What the comments of a case say after `# word `."""
     start = f"# {word} ".encode()
@@ -32,12 +58,15 @@ def directives(path: Path, word: str) -> list[str]:
     return [line.removeprefix(start).decode() for line in lines if line.startswith(start)]
 
 
-def catalog_of(path: Path, stand_ins: Catalog) -> Catalog:
+def catalog_of(path: Path, stand_ins: Catalog, install: Callable[..., Distribution]) -> Catalog:
     extra = [line.split(" = ") for line in directives(path, "plugin")]
-    if not extra:
+    points = [EntryPoint(name, module, GROUP) for name, module in [("stand_ins", "stand_ins"), *extra]]
+    if b"# strangers" in path.read_bytes():
+        papers = [install(name, "0.2", text, **options) for name, (text, options) in STRANGERS.items()]
+        points += [point for each in papers for point in each.entry_points if point.group == GROUP]
+    if len(points) == 1:
         return stand_ins
     assert "stand_ins" in sys.modules
-    points = [EntryPoint(name, module, GROUP) for name, module in [("stand_ins", "stand_ins"), *extra]]
     return discover(points=points)
 
 
@@ -56,9 +85,17 @@ def compare(case: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_message(path: Path, stand_ins: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_message(
+    path: Path, stand_ins: Catalog, install: Callable[..., Distribution], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(MESSAGES)
-    compare(path.stem, told(path.name, directives(path, "--set"), catalog_of(path, stand_ins)))
+    for line in directives(path, "env"):
+        monkeypatch.setenv(*line.split("=", 1))
+    (exit_code,) = directives(path, "exit") or ["2"]
+    options = directives(path, "--no-plugin")
+    with leaving_out(options) if options else nullcontext():
+        catalog = catalog_of(path, stand_ins, install)
+        compare(path.stem, told(path.name, directives(path, "--set"), catalog, int(exit_code)))
 
 
 @pytest.mark.parametrize("path", sorted(CHECKED.glob("*.toml")), ids=lambda path: path.stem)

@@ -193,7 +193,7 @@ def unmet(requirement: str, plugins: Sequence[Plugin]) -> str:
     found = [plugin for plugin in plugins if plain_name(plugin.distribution) == plain_name(wanted.name)]
     if not found:
         known = list(dict.fromkeys(plugin.distribution for plugin in plugins))
-        return f"needs {wanted}, and no plugin of it is installed{did_you_mean(wanted.name[:100], known)}: {line}"
+        return f"needs {wanted}, and no plugin of it is installed: {line}{did_you_mean(wanted.name[:100], known)}"
     if not _allows(str(wanted.specifier), found[0].version):
         return f"needs {wanted}, and {found[0].source} is installed: {line}"
     return ""
