@@ -244,6 +244,23 @@ def test_a_plan_of_the_recipe(home: Path, finished: RunResult) -> None:
     assert found.step.most_flops > 2 * 3 * size
 
 
+def test_the_recipe_of_the_distribution_is_valid(home: Path) -> None:
+    """Its sizes are those of the data that it makes, and one loss for each modality."""
+    path = Path(__file__).parents[2] / "recipes" / "tokens.toml"
+    recipe: Any = read_recipe(path, [f"dataset.path={home}/other.h5"]).recipe
+    assert not check(recipe)
+    data = recipe.dataset.describe()
+    assert (recipe.model.length, recipe.model.types) == (data.length, data.types)
+    assert list(recipe.stages[0].losses) == ["next_token", *data.vocabulary.names]
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "positions.py"
+    done = subprocess.run([sys.executable, str(path), "--quick"], capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 11
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Kills
 # ---------------------------------------------------------------------------------------------------------------------
