@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 from attrs import field, frozen
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 @frozen(kw_only=True)
 class GenerativeSettings(FieldFitSettings):
     """The keys that the stages share which learn a velocity: the network, how it is solved, how it is scored."""
+
+    tiny: ClassVar[Mapping[str, Any]] = {"width": 16, "depth": 1, "heads": 1, "shown": (1, 2), "sampling_steps": 2}
 
     width: int = field(default=64, validator=gt(0), metadata={"help": "width of the velocity network"})
     depth: int = field(default=4, validator=gt(0), metadata={"help": "its transformer blocks"})
@@ -125,6 +127,8 @@ class ConsistencyStageConfig(FieldFitSettings):
     The student's jump from τ must agree with a step of the teacher and the jump of the student's moving average from
     there. It begins as its teacher. The best weights are chosen by how far one jump is from the teacher's solution.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"teacher_steps": 3}
 
     name: str = field(default="consistency", metadata={"help": "name of the stage, of its folder and part"})
     teacher: str = field(default="diffusion", metadata={"help": "name of the stage that is distilled"})

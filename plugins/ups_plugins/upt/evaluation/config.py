@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from attrs import field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, optional
@@ -43,6 +43,8 @@ class EvaluateConfig:
     part of the model. A data set of several tasks is evaluated task by task. Writes `report.html`; its numbers go to
     `summary.json` and its pictures to the trackers.
     """
+
+    tiny: ClassVar[Mapping[str, Any]] = {"pictures": False, "members": 2, "ensemble_trajectories": 2}
 
     name: str = field(default="evaluate", metadata={"help": "name of the stage, and of its folder"})
     split: str = field(
