@@ -102,7 +102,7 @@ class Package:
 
     def _about(self) -> dict[str, str]:
         """The same in the files of the whole."""
-        parts = [f"## The {kind}\n\n{_filled(kind, 'about.md', self._values(kind)).strip()}" for kind in self.kinds]
+        parts = [f"## The {kind}\n\n{_filled(kind, 'about.txt', self._values(kind)).strip()}" for kind in self.kinds]
         return {
             **self._values(self.kinds[0]),
             "offers": self._offers,
