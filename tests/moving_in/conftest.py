@@ -15,7 +15,7 @@ from ups_kit.moving_in.yaml_files import Tree, Value, read_yaml
 from ups_kit.plugins import Catalog, discover
 
 EVERY_KEY = Path(__file__).parent / "every_key.yaml"
-TRACKERS = {"wandb": {"project", "entity", "tags", "group", "notes"}}
+TRACKERS = {"wandb": {"project", "entity", "name", "tags", "group", "notes"}}
 
 
 @pytest.fixture(scope="session")

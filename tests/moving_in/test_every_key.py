@@ -204,6 +204,7 @@ def test_values_are_where_they_should_be(every: dict[str, Any]) -> None:
             "tags": ["upt", "128tokens"],
             "group": "upt",
             "notes": "all keys at once",
+            "name": "burgers 128tok",
         }
     ]
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -131,6 +133,20 @@ def test_stores_are_named_as_they_lie(imported: Callable[[str], Imported], use: 
     assert found.fits
     assert found.problems[0].in_data
     assert f'use = "{use}"\npath = "stores/all.zarr/a"' in found.text
+
+
+def test_data_that_are_there_size_the_recipe(tmp_path: Path, imported: Callable[[str], Imported]) -> None:
+    """A file of few trajectories on another grid: no simulator, patches of that grid, and splits that it has."""
+    (tmp_path / "data").mkdir()
+    with h5py.File(tmp_path / "data/burgers1d.h5", "w") as file:
+        file["tensor"] = np.random.default_rng(0).random((12, 4, 48), dtype=np.float32)
+        file["x-coordinate"] = (np.arange(48) + 0.5) / 48
+        file["t-coordinate"] = np.arange(4) * 0.1
+    found = imported("data: {task: burgers1d}\nlatent: {dim: 32, tokens: 12}\nstages: {operator: {epochs: 1}}\n")
+    assert found.problems == ()
+    assert "simulate]" not in found.text
+    assert "patch_size = 4" in found.text
+    assert "validation = 1\ntest = 2" in found.text
 
 
 def test_neither_task_nor_path_is_told(imported: Callable[[str], Imported]) -> None:

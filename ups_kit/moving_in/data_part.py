@@ -15,6 +15,7 @@ from .tasks import TASKS, Kind, Task
 
 STORES: dict[Kind, str] = {"grid": "grid_zarr", "mesh": "mesh_zarr", "particles": "particle_zarr"}
 SEED = 2022  # of the first simulated task
+HELD_OUT = ((50, 100), (10, 20), (4, 8), (1, 2))  # trajectories of validation and test: the default, then for fewer
 GridOf = Callable[[Mapping[str, Any]], tuple[int, ...] | None]
 
 
@@ -39,10 +40,11 @@ class Data:
         return self.first.steady
 
 
-def data_part(settings: Settings, folder: Path, grid_of: GridOf) -> Data:
+def data_part(settings: Settings, folder: Path, grid_of: GridOf, held_out: tuple[int, int]) -> Data:
     """The data of a configuration; paths are written from `folder`, where the recipe will lie.
 
     `grid_of` tells the points along each axis of the data of a dataset's table, None where they are not there.
+    `held_out` are the trajectories of validation and test, of data that are not simulated.
     """
     tasks = _tasks(settings)
     if tasks:
@@ -54,6 +56,11 @@ def data_part(settings: Settings, folder: Path, grid_of: GridOf) -> Data:
     for name, table in tables.items():
         if not tasks[name].steady and (stride := settings.take("training.time_stride")) != 1:
             table["time_stride"] = stride
+        if held_out != HELD_OUT[0] and "simulate" not in table:
+            table["validation"], table["test"] = held_out
+            settings.add(
+                f"{table['path']} has few trajectories: {held_out[0]} are for validation, {held_out[1]} for tests"
+            )
     grids = tuple(
         grid
         for name, table in tables.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +17,14 @@ from ..interfaces import FieldSpec
 from ..keys import keys_of
 from ..plugins import Catalog
 from ..strict import attempt
+from .data_part import HELD_OUT
 from .losses_part import WEIGHTS
 from .settings import Settings
 from .translation import translate
 from .writing import recipe_text
 from .yaml_files import read_yaml
 
+SPLITS = re.compile(r"dataset\.(tasks\.\w+\.)?(train|validation|test)")  # keys that ask for too many trajectories
 Check = Callable[[Mapping[str, Any]], Sequence[Problem]]
 
 
@@ -47,17 +50,21 @@ def import_config(source: Path, out: Path, catalog: Catalog, check: Check) -> Im
     out, and why is told. Raises RecipeError with every problem of the file.
     """
     without: dict[str, str] = {}
+    held_out = list(HELD_OUT)
     tree = read_yaml(source)
     while True:
         settings = Settings.of(tree)
         trackers = {name: set(keys_of(entry.config)) for name, entry in catalog["tracker"].items()}
-        tables = translate(settings, out.parent, lambda table: _grid_of(table, catalog), without, trackers)
+        tables = translate(settings, out.parent, lambda table: _grid_of(table, catalog), without, trackers, held_out[0])
         problems = check(absolute(tables, out.parent))
         refused = {
             loss: f"the data refuse it: {problem.message}"
             for problem in reversed(problems)
             if (loss := _optional_loss(problem.path)) is not None and loss not in without
         }
+        if len(held_out) > 1 and any(SPLITS.fullmatch(problem.path) for problem in problems):
+            held_out.pop(0)
+            continue
         if not refused:
             return Imported(out, recipe_text(tables, settings), settings, tuple(problems))
         without |= refused

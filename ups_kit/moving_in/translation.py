@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipe import RUN_NAME
-from .data_part import GridOf, data_part, seen_from
+from .data_part import HELD_OUT, GridOf, data_part, seen_from
 from .losses_part import LossPart
 from .model_part import model_part
 from .settings import Settings
@@ -24,13 +24,15 @@ def translate(
     grid_of: GridOf,
     without: Mapping[str, str],
     tracker_keys: Mapping[str, set[str]],
+    held_out: tuple[int, int] = HELD_OUT[0],
 ) -> dict[str, Any]:
     """The tables of a recipe that will lie in `folder`.
 
     `grid_of` tells the grid of data that are there, `without` which losses the data refuse and why, `tracker_keys`
-    the keys of each tracker that is installed. What has become of each key is kept in `settings`.
+    the keys of each tracker that is installed, `held_out` how many trajectories are kept from training. What has
+    become of each key is kept in `settings`.
     """
-    data = data_part(settings, folder, grid_of)
+    data = data_part(settings, folder, grid_of, held_out)
     model = model_part(settings, data)
     stages = StagesPart(settings, data, LossPart(settings, data, without), model["latent"]["width"])
     recipe: dict[str, Any] = {"recipe_version": 1, "run": _run(settings), "dataset": data.table, **model}
@@ -84,4 +86,6 @@ def _tracker(settings: Settings, tracker_keys: Mapping[str, set[str]]) -> dict[s
         name = path.rpartition(".")[2]
         if name in tracker_keys["wandb"]:
             table[name] = settings.take(path)
+    if settings.has(f"{WANDB}.run_name") and "name" in tracker_keys["wandb"]:
+        table["name"] = settings.take(f"{WANDB}.run_name")
     return table

@@ -19,6 +19,7 @@ from ..keypaths import KeyPath, render, shown
 
 LARGEST = 200_000  # bytes; the longest configuration of the ancestor has a twentieth of it
 MOST = 20_000  # values, aliases filled in
+MOST_PROBLEMS = 100  # of the text itself that are told
 DEEPEST = 40  # levels of mappings and lists
 LONGEST_CHAIN = 10  # files that include each other
 MOST_FILES = 50  # in all
@@ -301,4 +302,5 @@ class _Making:
             return None
 
     def _note(self, path: KeyPath, message: str, node: Any) -> None:
-        self.tree.problems.append(Problem(render(path) or "file", message, self.origin(node)))
+        if len(self.tree.problems) < MOST_PROBLEMS:
+            self.tree.problems.append(Problem(render(path) or "file", message, self.origin(node)))
