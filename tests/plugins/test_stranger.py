@@ -27,6 +27,11 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
+def modules() -> dict[str, str]:
+    """The files of the stranger's package that the page shows."""
+    return dict(re.findall(r"<!-- file: (ups_wavelets/\w+\.py) -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the stranger's distribution is installed."""
@@ -36,8 +41,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     others = "".join(f'{name} = "ups_wavelets.{name}"\n' for name in ("broken", "heat", "frames"))
     (source / "pyproject.toml").write_text(project.replace(point, point + others))
     (source / "ups_wavelets").mkdir()
-    for name, text in zip(("__init__", "heat", "frames"), blocks("python"), strict=True):
-        (source / f"ups_wavelets/{name}.py").write_text(text)
+    assert modules().keys() == {f"ups_wavelets/{name}.py" for name in ("__init__", "heat", "frames")}
+    for name, text in modules().items():
+        (source / name).write_text(text)
     (source / "ups_wavelets/broken.py").write_text("import a_library_that_is_missing\n")
     target = tmp_path_factory.mktemp("site")
     options = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check", "-q"]
