@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +49,7 @@ class TensorBoard:
         self._config = config
         self._run: TrackedRun | None = None
         self._writers: dict[str, SummaryWriter] = {}
+        _silence_writing_threads()
 
     def begin(self, run: TrackedRun) -> None:
         """The layout of the charts; what an earlier process has said of the run as a whole goes."""
@@ -111,6 +114,18 @@ class TensorBoard:
             flush_secs=self._config.flush_seconds,
             filename_suffix="" if stage else OWN,
         )
+
+
+@cache
+def _silence_writing_threads() -> None:
+    """Print no traceback of a thread of TensorBoard's that dies: what it died of is raised by the next call."""
+    before = threading.excepthook
+
+    def told(problem: threading.ExceptHookArgs) -> None:
+        if not type(problem.thread).__module__.startswith("tensorboard."):
+            before(problem)
+
+    threading.excepthook = told
 
 
 def _markdown(table: Table) -> str:
