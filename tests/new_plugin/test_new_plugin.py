@@ -226,7 +226,12 @@ def test_the_next_commands_are_told(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["new-plugin", "ups-wavelets", "--out", str(tmp_path)])
     commands = done.output.split("next:")[1].split("\n")
     told = [command.strip() for command in commands if command.strip()]
-    assert told == [f"cd {tmp_path}/ups-wavelets", "pip install -e .", "pytest", "upskit run recipes/wavelets.toml"]
+    assert told == [
+        f"cd {tmp_path}/ups-wavelets",
+        'pip install -e ".[dev]"',
+        "pytest",
+        "upskit run recipes/wavelets.toml",
+    ]
 
 
 def test_modules_are_joined_with_their_imports_sorted() -> None:

@@ -41,4 +41,4 @@ def write_package(names: Names, kinds: Sequence[str], out: Path) -> Written:
         raise StorageError(f"{folder}: could not be written: {error.strerror}; choose another --out") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return Written(folder, ("pip install -e .", "pytest", *package.runs))
+    return Written(folder, ('pip install -e ".[dev]"', "pytest", *package.runs))
