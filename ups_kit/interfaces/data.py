@@ -195,6 +195,15 @@ class Simulator(Protocol):
 
 
 @runtime_checkable
+class FitsFirst(Protocol):
+    """A simulator that fits something before it solves, once for however many trajectories: for `upskit plan`."""
+
+    def fit(self) -> None:
+        """Do it now; the process keeps it."""
+        ...
+
+
+@runtime_checkable
 class AuditsPhysics(Protocol):
     """A simulator that can tell how well trajectories keep to its equation: for `upskit data check`."""
 

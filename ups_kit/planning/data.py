@@ -17,7 +17,7 @@ from ..console import notice
 from ..data.making import make
 from ..data.paths import to_be_made
 from ..errors import UsageError
-from ..interfaces import Batch, Samples
+from ..interfaces import Batch, FitsFirst, Samples
 from ..recipe import AnyRecipe
 
 TRAIN, HELD_OUT = 4, 2  # trajectories of a sample
@@ -85,8 +85,12 @@ def _sampled(dataset: Any, folder: Path) -> tuple[Any, Sample]:
     simulate = attrs.evolve(dataset.simulate, trajectories=sum(few.values()))
     notice(f"{dataset.path}: is still to be made; a sample of {sum(few.values())} trajectories is made to plan with")
     path, started = folder / dataset.path.name, time.perf_counter()
+    simulator = simulate.build()
+    if isinstance(simulator, FitsFirst):
+        simulator.fit()
+    ready = time.perf_counter()
     make(path, simulate)
-    seconds = (time.perf_counter() - started) * wanted / sum(few.values())
+    seconds = ready - started + (time.perf_counter() - ready) * wanted / sum(few.values())
     sample = Sample(
         path=dataset.path,
         trajectories=wanted,

@@ -10,10 +10,11 @@ import pytest
 
 from ups_kit import DataError
 from ups_kit.data.making import make
+from ups_kit.interfaces import FitsFirst
 from ups_tokens.config import GalaxiesConfig, TypedTokensConfig
 from ups_tokens.galaxies.quantising import fit_bins, fit_centroids
 from ups_tokens.galaxies.sequences import spec_of
-from ups_tokens.galaxies.simulation import fitted
+from ups_tokens.galaxies.simulation import _fitted
 
 
 def solved(config: GalaxiesConfig, start: int, stop: int) -> dict[str, np.ndarray]:
@@ -22,9 +23,14 @@ def solved(config: GalaxiesConfig, start: int, stop: int) -> dict[str, np.ndarra
 
 def test_a_part_follows_from_the_seed_and_its_numbers_alone(tiny: GalaxiesConfig) -> None:
     whole = solved(tiny, 0, 10)
-    fitted.cache_clear()
+    _fitted.cache_clear()
+    simulator = attrs.evolve(tiny, trajectories=10).build()
+    assert isinstance(simulator, FitsFirst)
+    simulator.fit()
+    assert _fitted.cache_info().currsize == 1
     part = solved(attrs.evolve(tiny, trajectories=10), 4, 7)
     other = solved(attrs.evolve(tiny, seed=1), 4, 7)
+    assert _fitted.cache_info().misses == 2  # that galaxies are fewer makes no difference, the seed does
     for name, values in part.items():
         assert np.array_equal(values, whole[name][4:7]), name
     assert not np.array_equal(other["tokens"], part["tokens"])
@@ -103,7 +109,7 @@ def test_it_is_made_by_a_recipe_and_held_against_it(tmp_path: Path, tiny: Galaxi
     assert settings.build(0).fingerprint == first.fingerprint
     with pytest.raises(DataError, match=r"was made with missing = 0.3, and the recipe says 0.0"):
         attrs.evolve(settings, simulate=attrs.evolve(tiny, missing=0.0)).describe()
-    fitted.cache_clear()
+    _fitted.cache_clear()
     make(tmp_path / "again.h5", tiny)
     again = attrs.evolve(settings, path=tmp_path / "again.h5").build(0)
     assert again.splits.digest == first.splits.digest

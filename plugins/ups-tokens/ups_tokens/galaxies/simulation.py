@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from ..layout import About, Part, write_hdf5
@@ -48,6 +48,10 @@ class Galaxies:
         spec, many = spec_of(self.config), counts(self.config)
         values = sum(many[modality.name] * modality.dims for modality in spec.vocabulary.modalities)
         return self.config.trajectories * (5 * spec.length + 4 * values) + HEADER_BYTES
+
+    def fit(self) -> None:
+        """Fit centroids and bins, which takes longer than to make hundreds of galaxies."""
+        fitted(self.config)
 
     def solve(self, start: int, stop: int, report: Callable[[float], None]) -> Mapping[str, np.ndarray]:
         """Sequences `start` … `stop` - 1, and by modality the normalised values (galaxies, n_m, d_m)."""
@@ -124,9 +128,13 @@ def _patches(image: NDArray[np.float64], patch: int) -> NDArray[np.float64]:
     return cut.reshape(galaxies, side * side, patch * patch)
 
 
-@lru_cache(maxsize=2)
-def fitted(config: GalaxiesConfig) -> dict[str, Quantiser]:
+def fitted(config: GalaxiesConfig) -> Mapping[str, Quantiser]:
     """Centroids and bins by modality, fitted to galaxies that are in no file."""
+    return _fitted(evolve(config, trajectories=1, missing=0.0))  # which they do not depend on
+
+
+@lru_cache(maxsize=2)
+def _fitted(config: GalaxiesConfig) -> Mapping[str, Quantiser]:
     seen = _observed(config, (config.seed, OTHERS), 0, config.fitted_on).values
     sizes = {IMAGE: config.image_tokens, SPECTRUM: config.spectrum_tokens}
     found = {
