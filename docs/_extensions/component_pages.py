@@ -92,14 +92,17 @@ def _document(entry: Entry) -> str:
 
 
 def _table(keys: Mapping[str, Key]) -> list[str]:
-    lines = ["| key | type | default | unit | range | what it is |", "| --- | --- | --- | --- | --- | --- |"]
-    for key in keys.values():
-        default = "required" if key.required else f"`{'none' if key.default is None else toml(key.default)}`"
-        lines.append(
-            f"| `{key.name}` | {cell(_type(key))} | {cell(default)} | {cell(key.unit)} | {cell(_range(key))} "
-            f"| {cell(key.help)} |"
-        )
-    return lines
+    """The keys as a table, without columns in which nothing would stand."""
+    header = ("key", "type", "default", "unit", "range", "what it is")
+    rows = [(f"`{key.name}`", _type(key), _default(key), key.unit, _range(key), key.help) for key in keys.values()]
+    filled = [column for column in range(len(header)) if any(row[column] for row in rows)]
+    lines = [[header[column] for column in filled], ["---"] * len(filled)]
+    lines += [[cell(row[column]) for column in filled] for row in rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _default(key: Key) -> str:
+    return "required" if key.required else f"`{'none' if key.default is None else toml(key.default)}`"
 
 
 def _type(key: Key) -> str:

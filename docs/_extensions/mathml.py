@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -9,6 +10,7 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+BARS = re.compile(r"<mo((?: [^>]*)?)>(&#x0007C;|\||&#x02016;)</mo>")  # of absolute values: no space beside them
 LOGGER = logging.getLogger(__name__)
 
 
@@ -20,7 +22,7 @@ def mathml(formula: str, display: str) -> str:
         raise ValueError(f"not a formula: {type(error).__name__}: {error}") from error
     if "<mi>&</mi>" in found or "<mi>\\" in found or "<mtext>\\" in found:
         raise ValueError("not a formula: a command or an environment that the converter does not know")
-    return found
+    return BARS.sub(r'<mo lspace="0" rspace="0"\1>\2</mo>', found)
 
 
 def _written(translator: Any, node: nodes.Element, display: str) -> str:

@@ -50,8 +50,8 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def _page(name: str, path: Path, text: str) -> str:
-    lines = [f"# {name}", "", tomllib.loads(text).get("description", ""), ""]
-    lines += [*head(text), ""]
+    comment = head(text)
+    lines = [f"# {name}", "", *(comment or [tomllib.loads(text).get("description", "")]), ""]
     lines += ["```console", f"$ upskit run recipes/{name}.toml", "```", ""]
     used: dict[str, list[str]] = {}
     for kind, component in components_of(path):
@@ -62,7 +62,7 @@ def _page(name: str, path: Path, text: str) -> str:
     bases = [bases] if isinstance(bases, str) else bases
     if bases:
         lines += [f"It extends {', '.join(f'`{base}`' for base in bases)}.", ""]
-    lines += [f"`recipes/{name}.toml`:", "", "```toml", text.rstrip(), "```", ""]
+    lines += [f"`recipes/{name}.toml`, without the comment at its head:", "", "```toml", _without_head(text), "```", ""]
     return "\n".join(lines)
 
 
@@ -83,6 +83,13 @@ def head(text: str) -> list[str]:
             fenced = not fenced
         lines.append(line if fenced else _escaped(line))
     return [*lines, "```"] if fenced else lines
+
+
+def _without_head(text: str) -> str:
+    lines = text.rstrip().splitlines()
+    while lines and lines[0].startswith("#"):
+        del lines[0]
+    return "\n".join(lines)
 
 
 def _escaped(line: str) -> str:
