@@ -116,7 +116,14 @@ def state(subject: Subject) -> str | None:
     return None
 
 
+def builds(subject: Subject) -> str | None:
+    """It is built for the tiny data that its `check` allows, and corrects fields on them."""
+    _cases(subject)
+    return None
+
+
 CLAUSES: Mapping[str, Clause] = {
+    "builds": builds,
     "correction": corrections,
     "idempotent": idempotent,
     "one-function": one_function,

@@ -26,16 +26,11 @@ CLOSE = 1e-4
 
 def _config(subject: Subject) -> Any:
     """A config whose data are there: of the settings, of its own tiny version, or of what a simulator makes."""
-    if "with data" not in subject.kept:
-        subject.kept["with data"] = _found(subject)
-    found = subject.kept["with data"]
-    if isinstance(found, str):
-        raise Skipped(found)
-    return found
+    return subject.once("with data", lambda: _found(subject))
 
 
 def _found(subject: Subject) -> Any:
-    """A config, or why there is none."""
+    """A config whose data are there. Raises Skipped where there is none."""
     named = {**tiny_settings(subject.config), **subject.settings}
     missing = [key.name for key in keys_of(subject.config).values() if key.required and key.name not in named]
     made = table_for(subject.catalog["dataset"][subject.name], subject.catalog, named) if missing else None
@@ -52,13 +47,11 @@ def _found(subject: Subject) -> Any:
             refused = refused or str(error).split("; ")[0].split(" (")[0]
             continue
         return config
-    return f"no data: {refused}, and no simulator makes its files; give settings with a small file"
+    raise Skipped(f"no data: {refused}, and no simulator makes its files; give settings with a small file")
 
 
 def _dataset(subject: Subject) -> Dataset:
-    if "built" not in subject.kept:
-        subject.kept["built"] = _config(subject).build(0)
-    built: Dataset = subject.kept["built"]
+    built: Dataset = subject.once("built", lambda: _config(subject).build(0))
     return built
 
 

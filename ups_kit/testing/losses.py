@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
+from ..errors import PluginError
 from ..fit.checks import weighting_of
 from ..fit.forward import LossBundle, LossTerm, compute_losses
 from ..interfaces import Batch, LatentSpec, Loss, Progress, TakesWeights
@@ -16,7 +18,7 @@ from ..model import LatentModel
 from ..weighting import Weighted
 from .modules import awake, seeded
 from .on_tiny import STEPS, Case, cases
-from .report import Skipped, expect
+from .report import Broken, Skipped, expect
 from .subject import Clause, Subject
 from .tiny import WIDTH, TinyDecoderConfig, TinyEncoderConfig, TinyOperatorConfig
 
@@ -47,8 +49,38 @@ def _model(case: Case) -> _CountedModel:
     return model
 
 
+def _built(subject: Subject) -> list[Case]:
+    """The data that it can be computed on; what it uses without asking is told by the clause `needs`."""
+
+    def compute(case: Case) -> None:
+        with suppress(PluginError):
+            _computed(_seeded_model(case), _batch(case), case)
+
+    return cases(subject, compute)
+
+
 def _cases(subject: Subject) -> list[Case]:
-    return cases(subject, lambda case: _computed(_seeded_model(case), _batch(case), case))
+    """The same, where it keeps to what it asks for."""
+    return subject.once("needs", lambda: [_asking(case) for case in _built(subject)])
+
+
+def _asking(case: Case) -> Case:
+    loss = _loss(case)
+    for progress in ENDS:
+        asked = loss.needs(progress)
+        if asked is None:
+            continue
+        furthest = max((*asked.decodes, *asked.encodes, 0))
+        expect(
+            furthest <= loss.horizon,
+            f"on {case.on}: asks for the frame t+{furthest}, and horizon = {loss.horizon}",
+            f"horizon = {furthest}",
+        )
+        try:
+            _computed(_seeded_model(case), _batch(case), case, progress)
+        except PluginError as error:
+            raise Broken(str(error), "name in `needs` all steps that are used") from error
+    return case
 
 
 def _seeded_model(case: Case) -> _CountedModel:
@@ -131,19 +163,7 @@ def _loss(case: Case) -> Loss:
 
 def needs(subject: Subject) -> str | None:
     """It uses what its `needs` names and nothing else, and `horizon` is the furthest frame of that."""
-    for case in _cases(subject):
-        loss = _loss(case)
-        for progress in ENDS:
-            asked = loss.needs(progress)
-            if asked is None:
-                continue
-            furthest = max((*asked.decodes, *asked.encodes, 0))
-            expect(
-                furthest <= loss.horizon,
-                f"on {case.on}: asks for the frame t+{furthest}, and horizon = {loss.horizon}",
-                f"horizon = {furthest}",
-            )
-            _computed(_seeded_model(case), _batch(case), case, progress)  # PluginError where it uses anything else
+    _cases(subject)
     return None
 
 
@@ -237,10 +257,17 @@ def repeats(subject: Subject) -> str | None:
     return None
 
 
+def builds(subject: Subject) -> str | None:
+    """It is built for the tiny data that its `check` allows, and computed on them."""
+    _built(subject)
+    return None
+
+
 CLAUSES: Mapping[str, Clause] = {
+    "builds": builds,
+    "needs": needs,
     "finite-scalar": finite_scalar,
     "reaches": reaches,
-    "needs": needs,
     "weight-0": weightless,
     "padding": padding,
     "takes-weights": weights,

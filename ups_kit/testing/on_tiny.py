@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attrs import frozen
 
-from ..errors import UpsKitError
+from ..errors import PluginError, UpsKitError
 from ..interfaces import Checks, FieldSpec, LatentSpec
 from .report import Broken
 from .subject import Subject, told
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .tiny_data import TinyDataset
 
 LATENTS = (LatentSpec(WIDTH), LatentSpec(WIDTH, tokens=8))
-KEY = "fitting"
 STEPS = 2  # future frames of a batch
 
 
@@ -55,22 +54,21 @@ def cases(subject: Subject, build: Callable[[Case], object]) -> list[Case]:
     What `check` refuses, and what `build` refuses with an error of ours, is not what it is made for. Raises Broken
     where none fits.
     """
-    if KEY not in subject.kept:
-        refusals: list[str] = []
-        found: list[Case] = []
-        for on in PLACES:
-            found += _fitting(subject, on, build, refusals, defaults_first=not found)
-        subject.kept[KEY] = found
-        subject.on[:] = [case.on for case in found]
-        if not found:
-            raise Broken(
-                f"none of the tiny data fits ({', '.join(PLACES)}); {'; '.join(refusals[:3])}",
-                "give the class `tiny: ClassVar[Mapping[str, Any]]`, or the check `settings`, with which one does",
-            )
-    if not subject.kept[KEY]:
-        raise Broken("it fits none of the tiny data", "see the clause before")
-    kept: list[Case] = subject.kept[KEY]
-    return kept
+    return subject.once("cases", lambda: _cases(subject, build))
+
+
+def _cases(subject: Subject, build: Callable[[Case], object]) -> list[Case]:
+    refusals: list[str] = []
+    found: list[Case] = []
+    for on in PLACES:
+        found += _fitting(subject, on, build, refusals, defaults_first=not found)
+    subject.on[:] = [case.on for case in found]
+    if not found:
+        raise Broken(
+            f"none of the tiny data fits ({', '.join(PLACES)}); {'; '.join(refusals[:3])}",
+            "give the class `tiny: ClassVar[Mapping[str, Any]]`, or the check `settings`, with which one does",
+        )
+    return found
 
 
 def _fitting(
@@ -87,6 +85,8 @@ def _fitting(
             case = Case(on, config, fields, latent)
             try:
                 build(case)
+            except PluginError:
+                raise  # a contract that is broken
             except UpsKitError as error:
                 refusals.append(f"{on}: {told(error)}")
                 continue

@@ -76,15 +76,17 @@ def _taken(case: Case) -> list[Given]:
 
 
 def _given(subject: Subject) -> list[Given]:
-    if "given" not in subject.kept:
-        subject.kept["given"] = [given for case in cases(subject, _taken) for given in _taken(case)]
-    kept: list[Given] = subject.kept["given"]
-    return kept
+    return subject.once("given", lambda: [given for case in cases(subject, _taken) for given in _taken(case)])
 
 
-def _each(subject: Subject, check: Callable[[Given], object]) -> None:
+def _each(subject: Subject, check: Callable[[Given], object], sizes: bool = True) -> None:
+    """Check it with every latent that it takes; without `sizes` with one of each form."""
+    seen: set[tuple[str, str]] = set()
     for given in _given(subject):
-        check(given)
+        which = (given.case.on, given.form)
+        if sizes or which not in seen:
+            seen.add(which)
+            check(given)
 
 
 def shapes(subject: Subject) -> str | None:
@@ -158,13 +160,13 @@ def samples_apart(subject: Subject) -> str | None:
 
 def repeats(subject: Subject) -> str | None:
     """One seed gives the same weights, and one input the same output."""
-    _each(subject, lambda given: deterministic(given.build, lambda module: given.step(module).tokens))
+    _each(subject, lambda given: deterministic(given.build, lambda module: given.step(module).tokens), sizes=False)
     return None
 
 
 def state(subject: Subject) -> str | None:
     """Its state is plain, and survives being saved and loaded with `weights_only`."""
-    _each(subject, lambda given: state_survives(given.build, lambda module: given.step(module).tokens))
+    _each(subject, lambda given: state_survives(given.build, lambda module: given.step(module).tokens), sizes=False)
     return None
 
 
@@ -178,17 +180,24 @@ def devices(subject: Subject) -> str | None:
 
         on_gpu(given.build, call)
 
-    _each(subject, check)
+    _each(subject, check, sizes=False)
     return None
 
 
 def bf16(subject: Subject) -> str | None:
     """It works under bfloat16 autocast."""
-    _each(subject, lambda given: in_bf16(given.build, lambda module: given.step(module).tokens))
+    _each(subject, lambda given: in_bf16(given.build, lambda module: given.step(module).tokens), sizes=False)
+    return None
+
+
+def builds(subject: Subject) -> str | None:
+    """It is built for the tiny data that its `check` allows, and steps tokens of the forms that it takes."""
+    _given(subject)
     return None
 
 
 CLAUSES: Mapping[str, Clause] = {
+    "builds": builds,
     "shapes": shapes,
     "finite-gradients": finite_gradients,
     "reaches-every-parameter": gradients,

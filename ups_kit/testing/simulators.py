@@ -39,12 +39,12 @@ def _solved(simulator: Simulator, start: int, stop: int, shares: list[float] | N
 
 def _whole(subject: Subject) -> tuple[Simulator, Mapping[str, Any], list[float]]:
     """The first trajectories, solved once for all clauses."""
-    if "solved" not in subject.kept:
+
+    def solve() -> tuple[Simulator, Mapping[str, Any], list[float]]:
         simulator, shares = _small(subject), list[float]()
-        solved = _solved(simulator, 0, min(MOST, simulator.trajectories), shares)
-        subject.kept["solved"] = (simulator, solved, shares)
-    kept: tuple[Simulator, Mapping[str, Any], list[float]] = subject.kept["solved"]
-    return kept
+        return simulator, _solved(simulator, 0, min(MOST, simulator.trajectories), shares), shares
+
+    return subject.once("solved", solve)
 
 
 def sizes(subject: Subject) -> str | None:

@@ -90,14 +90,7 @@ def _run_folder(subject: Subject, name: str) -> RunFolder:
 # ---------------------------------------------------------------------------------------------------------------------
 def _trained(subject: Subject) -> Trained:
     """The stage on the first tiny data that its recipe fits. Raises Broken where none does."""
-    if "trained" not in subject.kept:
-        subject.kept["trained"] = _fitting(subject)
-        subject.on[:] = [subject.kept["trained"].on]
-        before = [config.name for config in subject.kept["trained"].before]
-        if before:
-            subject.notes.append(f"behind the {'stage' if len(before) == 1 else 'stages'} {', '.join(before)}")
-    kept: Trained = subject.kept["trained"]
-    return kept
+    return subject.once("trained", lambda: _fitting(subject))
 
 
 def _fitting(subject: Subject) -> Trained:
@@ -109,6 +102,10 @@ def _fitting(subject: Subject) -> Trained:
             for on in PLACES:
                 problems = check(tiny_recipe(subject.folder, on, [*before, own]))
                 if not problems:
+                    subject.on[:] = [on]
+                    if before:
+                        names = ", ".join(stage.name for stage in before)
+                        subject.notes.append(f"behind the {'stage' if count == 1 else 'stages'} {names}")
                     return Trained(on, own, before)
                 refused = refused or f"{on}: {problems[0]}"
     raise Broken(
@@ -149,14 +146,15 @@ def _weights(experiment: Experiment) -> dict[str, Tensor]:
 
 def _done(subject: Subject) -> tuple[dict[str, Tensor], dict[str, Tensor], Mapping[str, Any]]:
     """The weights before and after a run of the stage, and what it returned: run once for all clauses."""
-    if "done" not in subject.kept:
+
+    def run() -> tuple[dict[str, Tensor], dict[str, Tensor], Mapping[str, Any]]:
         trained = _trained(subject)
         experiment = trained.experiment(subject)
         before = _weights(experiment)
         result = trained.run(subject, experiment, _run_folder(subject, "whole"))
-        subject.kept["done"] = (before, _weights(experiment), result)
-    kept: tuple[dict[str, Tensor], dict[str, Tensor], Mapping[str, Any]] = subject.kept["done"]
-    return kept
+        return before, _weights(experiment), result
+
+    return subject.once("done", run)
 
 
 def runs(subject: Subject) -> str | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from ..errors import UpsKitError
 from ..plugins import Catalog
@@ -15,7 +15,14 @@ from .examples import read, versions
 from .report import Broken, Finding, Skipped
 
 Clause = Callable[["Subject"], str | None]  # a note, or None; its name is in the table, its law is its docstring
-NO_CONFIG = "defaults-build"
+T = TypeVar("T")
+
+
+@frozen
+class _Failed:
+    """What could not be made, and in which clause that was told."""
+
+    clause: str
 
 
 @define
@@ -33,7 +40,27 @@ class Subject:
     described: Any = None  # for models of a family of their own: what their data are
     on: list[str] = field(factory=list)
     notes: list[str] = field(factory=list)
-    kept: dict[str, Any] = field(factory=dict)  # by clause: what it has built, for those after it
+    kept: dict[str, Any] = field(factory=dict)  # what a clause has built or run, for those after it
+    clause: str = ""  # that is being checked
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What is made once for several clauses. Where that fails the first of them is broken, and the others skipped.
+
+        A clause that is skipped for it takes those after it along.
+        """
+        if key not in self.kept:
+            try:
+                self.kept[key] = make()
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                self.kept[key] = _Failed(self.clause)
+                raise
+        found = self.kept[key]
+        if isinstance(found, _Failed):
+            raise Skipped(f"see the clause '{found.clause}'")
+        made: T = found
+        return made
 
     def read(self, table: Mapping[str, Any]) -> Any:
         """A config object of this component."""
@@ -54,16 +81,12 @@ class Subject:
     @property
     def config_object(self) -> Any:
         """It as it is by default, with required keys from their examples and the settings over them."""
-        if "config" not in self.kept:
-            self.kept["config"] = self.versions()[0]
-        return self.kept["config"]
+        return self.once("config", lambda: self.versions()[0])
 
     @property
     def small(self) -> Any:
         """It as it says that it is small: for what takes time."""
-        if "small" not in self.kept:
-            self.kept["small"] = self.versions(defaults_first=False)[0]
-        return self.kept["small"]
+        return self.once("small", lambda: self.versions(defaults_first=False)[0])
 
 
 def law_of(clause: Clause) -> str:
@@ -77,7 +100,7 @@ def gone_through(subject: Subject, clauses: Mapping[str, Clause]) -> list[Findin
 
 
 def _found(subject: Subject, name: str, clause: Clause) -> Finding:
-    law = law_of(clause)
+    law, subject.clause = law_of(clause), name
     try:
         return Finding(name, "passed", law, clause(subject) or "")
     except Skipped as reason:

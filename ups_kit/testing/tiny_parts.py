@@ -39,9 +39,12 @@ class _Lattice(nn.Module):
         self.register_buffer("extent", torch.tensor(fields.extent))
         self.periodic = torch.tensor(fields.periodic)
 
-    def nearness(self, positions: Tensor) -> Tensor:
-        """(B, N, T), summing to nothing in particular."""
-        apart = (positions[:, :, None] - self.places) / self.get_buffer("extent")
+    def nearness(self, positions: Tensor, places: Tensor | None = None) -> Tensor:
+        """(B, N, T), between 0 and 1, of positions (B, N, D) to places (T, D) or (B, T, D)."""
+        anchors = self.places if places is None else places
+        apart = (positions[:, :, None] - (anchors if anchors.dim() == 2 else anchors[:, None])) / self.get_buffer(
+            "extent"
+        )
         apart = torch.where(self.periodic.to(apart.device), apart - apart.round(), apart)
         return (-16 * apart.square().sum(-1)).exp()
 
@@ -92,8 +95,11 @@ class TinyDecoder(nn.Module):
         self.last = nn.Linear(latent.width, fields.target_channels)
 
     def forward(self, latent: Latent, queries: Queries) -> Tensor:
-        near = self.lattice.nearness(queries.positions)
-        heard = (near / near.sum(-1, keepdim=True)).to(latent.tokens.dtype) @ latent.tokens
+        if latent.anchors is None:
+            heard = latent.tokens.mean(1, keepdim=True).expand(-1, queries.positions.shape[1], -1)
+        else:
+            near = self.lattice.nearness(queries.positions, latent.anchors) + 1e-6
+            heard = (near / near.sum(-1, keepdim=True)).to(latent.tokens.dtype) @ latent.tokens
         phase = 2 * math.pi * queries.positions / self.lattice.get_buffer("extent")
         values: Tensor = self.last(torch.tanh(self.linear(torch.cat([heard, phase.sin(), phase.cos()], -1))))
         return values
@@ -127,7 +133,7 @@ class TinyStage:
         config, model = self._config, experiment.model
         fields = experiment.dataset.fields
         terms = [LossTerm(name, weighting_of(name, own), own.build(fields)) for name, own in config.losses.items()]
-        windows = train_windows(experiment, config, config.name, max(1, *(term.loss.horizon for term in terms)))
+        windows = train_windows(experiment, config, config.name, max([1, *(term.loss.horizon for term in terms)]))
 
         def loss(batch: Batch, progress: Progress, generator: torch.Generator) -> LossBundle:
             return compute_losses(model, batch, terms, progress, generator)

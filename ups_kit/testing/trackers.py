@@ -81,9 +81,9 @@ def failures(subject: Subject) -> str | None:
 
 
 CLAUSES: Mapping[str, Clause] = {
+    "own-folder": own_folder,  # first: what the others write must not be there yet
     "numbers": numbers,
     "pictures": pictures,
     "closes": closes,
-    "own-folder": own_folder,
     "failures": failures,
 }
