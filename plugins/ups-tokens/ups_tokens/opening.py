@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, frozen
 
 from ups_kit import DataError
-from ups_kit.addresses import check_local
+from ups_kit.addresses import url_of
 from ups_kit.data.making import check_made_by
 from ups_kit.data.paths import to_be_made
 from ups_kit.data.splits import largest, shortage
@@ -72,7 +72,9 @@ def cut(spec: TokenSpec, length: int | None) -> TokenSpec:
 
 def open_header(settings: TypedTokensConfig) -> Header:
     """The file that a recipe names. Raises DataError."""
-    check_local(settings.path)
+    url = url_of(settings.path)
+    if url is not None:
+        raise DataError(f"{url}: is an address; expected a file or store of this machine: copy it here first", "path")
     path = settings.path.absolute()
     contents = open_contents(path)
     if settings.simulate is not None:

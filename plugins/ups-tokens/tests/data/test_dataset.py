@@ -246,6 +246,8 @@ def test_masks_with_holes(path: Path) -> None:
 def test_files_that_are_none_or_change(path: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file; did you mean 'tokens.h5'"):
         opened(tmp_path / "token.h5")
+    with pytest.raises(DataError, match=r"s3://bucket/tokens.zarr: is an address; expected a file or store"):
+        opened(Path("s3://bucket/tokens.zarr"))
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(DataError, match="is no HDF5 file: it looks like text"):
         opened(tmp_path / "text.h5")
