@@ -27,9 +27,9 @@ class Lost(Exception):  # noqa: N818 - becomes the tracker's one warning
 class Link:
     """Sends messages as JSON lines to a process, in order, from a thread of its own.
 
-    The process answers with `{"failed": reason}`, after which it is ended, or with `{"done": true}`. It leads a session:
-    what stops the training from a terminal leaves it be, and killing it kills its children. When the training dies,
-    however it dies, the process reads the end of its input and finishes by itself.
+    It answers `{"failed": reason}`, after which it is ended, or `{"done": true}`. The process has a session of
+    its own: what stops the training from a terminal leaves it be, and killing it kills its children. When the training
+    dies, however it dies, the process reads the end of its input and finishes by itself.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
