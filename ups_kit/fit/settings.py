@@ -85,7 +85,7 @@ class FitSettings:
     )
     checkpoint_epochs: float | None = field(
         default=None,
-        validator=optional(gt(0.0)),  # type: ignore[arg-type]  # as for `clip`
+        validator=optional(gt(0.0)),
         metadata={"help": "epochs between checkpoints, beside those of checkpoint_every", "unit": "epochs"},
     )
     keep: int = field(default=2, validator=gt(0), metadata={"help": "checkpoints kept beside the best"})
