@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 LINE = 120
 TYPES_ALONE = "if TYPE_CHECKING:"
-OURS = ("ups_kit", "ups_plugins")
+OURS = "ups_"  # how the packages begin that templates import: the core, and what comes with it
 
 
 @frozen
@@ -85,7 +85,7 @@ def _place(module: str, own: str) -> int:
         return 0
     if not top:
         return 4
-    if top in (*OURS, own):
+    if top == own or top.startswith(OURS):
         return 3
     return 1 if top in sys.stdlib_module_names else 2
 
