@@ -65,8 +65,12 @@ class Package:
     @property
     def runs(self) -> tuple[str, ...]:
         """The commands that run the recipes, and what must come before them."""
-        before = [line for kind in self.kinds for line in _lines(kind, "commands.txt", self._values(kind))]
-        return (*before, *(f"upskit run recipes/{self._stem(kind)}.toml" for kind in self.kinds))
+        return (*self._prepares, *(f"upskit run recipes/{self._stem(kind)}.toml" for kind in self.kinds))
+
+    @property
+    def _prepares(self) -> list[str]:
+        """The commands that make what recipes and checks read."""
+        return [line for kind in self.kinds for line in _lines(kind, "commands.txt", self._values(kind))]
 
     def _files(self) -> Iterator[tuple[str, str]]:
         own = self.names.package
@@ -107,6 +111,7 @@ class Package:
             **self._values(self.kinds[0]),
             "offers": self._offers,
             "parts": "\n\n".join(parts),
+            "prepares": "".join(f"      - run: {command}\n" for command in self._prepares),
             "runs": "\n".join(f"$ {command}" for command in self.runs),
         }
 
