@@ -19,6 +19,7 @@ import click
 from .. import __version__
 from ..console import printable
 from ..errors import DEBUG, StorageError, UpsKitError
+from .check_plugin import check_plugin
 from .compare import compare
 from .completion import completion
 from .components import list_components, list_plugins, show
@@ -59,6 +60,7 @@ cli.add_command(validate, "check")
 cli.add_command(schema)
 cli.add_command(data)
 cli.add_command(new_plugin)
+cli.add_command(check_plugin)
 cli.add_command(list_plugins)
 cli.add_command(list_components)
 cli.add_command(show)

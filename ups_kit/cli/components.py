@@ -64,7 +64,7 @@ def list_plugins(as_json: bool, kind: str | None, broken: bool, strict: bool) ->
     else:
         header = ("PLUGIN", "FROM", "API", "STATE", "LOADED IN", "COMPONENTS")
         rows = [row for plugin in plugins for row in _rows(plugin, kind)]
-        click.echo(printable(_table(header, rows)) if rows else "no such plugin")
+        click.echo(printable(table(header, rows)) if rows else "no such plugin")
     return PluginError.exit_code if strict and any(plugin.state == "broken" for plugin in plugins) else 0
 
 
@@ -101,7 +101,7 @@ def list_components(kind: str | None, as_json: bool) -> None:
         click.echo(json.dumps(records, indent=1))
         return
     rows = [(entry.kind, entry.name, entry.plugin, _summary(entry.config)) for entry in entries]
-    click.echo(_table(("KIND", "NAME", "PLUGIN", "WHAT IT IS"), rows) if rows else f"no {kind} is installed")
+    click.echo(table(("KIND", "NAME", "PLUGIN", "WHAT IT IS"), rows) if rows else f"no {kind} is installed")
 
 
 def _entries(catalog: Catalog, kind: str) -> list[Entry]:
@@ -141,7 +141,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
     click.echo(f"{kind} {name}, from the plugin {plugin.name} ({plugin.distribution} {plugin.version})\n")
     click.echo(f"{inspect.getdoc(entry.config) or 'without a description'}\n")
     rows = [(key.name, _type(key), _default(key), key.unit, key.help) for key in keys]
-    click.echo(_table(("KEY", "TYPE", "DEFAULT", "UNIT", "WHAT IT IS"), rows) if rows else "no keys")
+    click.echo(table(("KEY", "TYPE", "DEFAULT", "UNIT", "WHAT IT IS"), rows) if rows else "no keys")
     click.echo("\nexample\n")
     click.echo("\n".join(f"  {line}" for line in example_table(entry).splitlines()))
 
@@ -212,7 +212,7 @@ def _default(key: Key) -> str:
     return "none" if key.default is None else toml(key.default)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns under each other, the last one as long as it is."""
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]

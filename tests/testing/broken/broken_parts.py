@@ -143,7 +143,7 @@ def ups_kit_components() -> Components:
             "idle": made("Has a layer that nothing uses.", "Idle"),
             "numpy_state": made("Keeps a numpy array in its state.", "NumpyState"),
             "random": made("Draws in evaluation mode.", "Random"),
-            "double": made("Computes in float64 whatever it is given.", "Unseeded"),
+            "unseeded": made("Begins with other weights each time.", "Unseeded"),
         },
         "decoder": {
             "mixes_queries": made("Lets queries hear each other.", "MixesQueries"),
