@@ -11,8 +11,8 @@ compute every position in all variants: what is saved is saved on logits and los
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -116,9 +116,15 @@ def _peak_here(sizes: Sizes, name: str) -> int:
         torch.cuda.reset_peak_memory_stats()
         step_of(model, batch, VARIANTS[name])()
         return torch.cuda.max_memory_allocated() - before
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    before = _status("VmRSS")
     step_of(model, batch, VARIANTS[name])()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - pages * resource.getpagesize()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    """Bytes of this process now, or at most; getrusage would tell of the process that started it, too."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def main() -> None:
@@ -130,6 +136,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each variant")
+    parser.add_argument("--memory", action="store_true", help="peak memory alone")
     parser.add_argument("--quick", action="store_true", help="small, one round: does it work?")
     asked = parser.parse_args()
     if asked.quick:
@@ -140,7 +147,7 @@ def main() -> None:
     model, batch = made(sizes)
     steps = {name: step_of(model, batch, losses) for name, losses in VARIANTS.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(asked.rounds + 1):  # the first one warms up
+    for turn in range(0 if asked.memory else asked.rounds + 1):  # the first one warms up
         for name, step in steps.items():
             began = now()
             step()
@@ -149,9 +156,9 @@ def main() -> None:
     peaks = {name: peak(sizes, name) for name in steps}
     print(f"{sizes}, {sizes.batch * (sizes.tokens - 1)} targets, {asked.rounds} rounds")
     print(f"{'':<46}{'ms/step':>10}{'ratio':>8}{'peak MB':>10}{'ratio':>8}")
-    first = statistics.median(seconds[WHOLE])
-    for name, found in seconds.items():
-        middle = statistics.median(found)
+    middles = {name: statistics.median(found or [math.nan]) for name, found in seconds.items()}
+    first = middles[WHOLE]
+    for name, middle in middles.items():
         print(
             f"{name:<46}{1000 * middle:>10.1f}{middle / first:>8.3f}"
             f"{peaks[name] / 1e6:>10.1f}{peaks[name] / max(peaks[WHOLE], 1):>8.3f}"
