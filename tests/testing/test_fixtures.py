@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from ups_kit.assemble import assemble, check
+from ups_kit.interfaces import KINDS
 from ups_kit.plugins import discover
 from ups_kit.run import run
-from ups_kit.testing import check_component, tiny_recipe, with_tiny
+from ups_kit.testing import check_component, clauses_of, tiny_recipe, with_tiny
 from ups_kit.testing.tiny import PLACES, TINY, Place, TinyDatasetConfig
 
 OWN_TESTS = """
@@ -75,3 +77,11 @@ def test_particles_move_with_what_is_predicted_of_them() -> None:
     reached = (batch.positions[:, 0].double() + fields.dt * velocity) % 1.0
     apart = (reached - batch.positions[:, 1].double() + 0.5) % 1.0 - 0.5
     assert float(apart.abs().max()) < 1e-5
+
+
+def test_the_page_names_every_clause_that_there_is_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs/plugins.md").read_text()
+    section = page.split("## Checking it")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    clauses = {clause for kind in KINDS for clause in clauses_of(kind)}
+    assert clauses == set(re.findall(r"`([a-z0-9]+(?:-[a-z0-9]+)*)`", "\n".join(rows)))
