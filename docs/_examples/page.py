@@ -15,6 +15,7 @@ from typing import Any
 from attrs import define, field
 
 ROOT = Path(__file__).parents[2]
+QUICK = ("stages.evaluate.pictures=false", "trackers=[]")  # pictures take longer than all else
 FINISHED: dict[tuple[str, ...], Path] = {}  # runs that pages share, by recipe and settings
 
 
@@ -63,7 +64,7 @@ def finished_run(folder: str, recipe: str = "recipes/smoke.toml", *settings: str
         here = Path.cwd()
         os.chdir(place)
         try:
-            FINISHED[key] = place / run(read_recipe(recipe, list(settings)).recipe).folder
+            FINISHED[key] = place / run(read_recipe(recipe, [*settings, *QUICK]).recipe).folder
         finally:
             os.chdir(here)
     shutil.copytree(FINISHED[key], folder)
@@ -83,11 +84,7 @@ def shrink(name: str, settings: list[str]) -> None:
     path = Path(f"recipes/{name}.toml")
     whole = path.with_name(f"{path.stem}_whole.toml")
     path.rename(whole)
-    if not settings:
-        small = tomllib.loads((ROOT / "recipes/smoke.toml").read_text())
-        settings = [
-            f"{key}={value}" for key, value in _leaves(small) if key not in ("extends", "description", "run.name")
-        ]
+    settings = [*(settings or small()), *QUICK]
     lines = [f'extends = "{whole.name}"', *(setting.replace("=", " = ", 1) for setting in settings)]
     path.write_text("\n".join(lines) + "\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from ups_kit.registry import Entry
 from ups_kit.schema import recipe_schema
 
 SCHEMA = "recipe.schema.json"
+CITED = re.compile(r"docs/(\w+\.md)( §\d+)?")  # pages that docstrings name
 HERE = "ups_kit"  # the distribution whose plugins are documented; others have pages of their own
 
 
@@ -65,7 +67,7 @@ def component(catalog: Catalog, entry: Entry, recipes: list[str]) -> str:
     lines = [
         f"# {entry.kind} `{entry.name}`",
         "",
-        markdown(_document(entry)),
+        CITED.sub(r"[\1\2](../../../\1)", markdown(_document(entry))),
         "",
         f"From the plugin `{plugin.name}` ({plugin.distribution} {plugin.version}), class "
         f"`{entry.config.__module__}.{entry.config.__qualname__}`. On the command line: "
