@@ -62,10 +62,10 @@ class TaylorGreenSPH3DConfig(SphSettings):
 
     tiny: ClassVar[Mapping[str, Any]] = {
         "trajectories": 6,
-        "particles": 6,
+        "particles": 5,
         "support": 2.0,
         "frames": 3,
-        "duration": 0.1,
+        "duration": 0.04,
     }
 
     trajectories: int = trajectories_key(40)
