@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test slow lint docs test-docs clean
+.PHONY: run test slow lint docs test-docs test-plugins clean
 
 run: .venv/.installed
 	$(BIN)/upskit run recipes/burgers_upt.toml
@@ -25,6 +25,10 @@ docs: .venv/.installed-docs
 test-docs: .venv/.installed-docs
 	$(BIN)/python -m pytest docs README.md
 
+test-plugins: .venv/.installed-plugins
+	$(BIN)/python -m pytest -n 2 plugins/ups-tokens
+	$(BIN)/python -m pytest -n 2 plugins/ups-wandb
+
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
@@ -36,6 +40,10 @@ test-docs: .venv/.installed-docs
 
 .venv/.installed-docs: .venv/.installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
+
+.venv/.installed-plugins: .venv/.installed-dev plugins/ups-tokens/pyproject.toml plugins/ups-wandb/pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e "plugins/ups-tokens[test]" -e plugins/ups-wandb
 	touch $@
 
 clean:
