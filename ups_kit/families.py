@@ -45,7 +45,7 @@ def _components(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
         kind = next((kind_of(found) for found in _members(key.type) if kind_of(found)), None)
         for name, each in _entries(inner):
             below = (*path, key.name, *name)
-            if kind is not None:
+            if kind is not None and each is not None:
                 yield below, kind, each
             yield from _components(each, below)
 

@@ -180,15 +180,19 @@ def _allows(wanted: str, version: str) -> bool:
 
 
 def unmet(requirement: str, plugins: Sequence[Plugin]) -> str:
-    """Why the installed plugins are not what a recipe requires, such as `ups-wavelets >= 0.3`; empty where they are."""
+    """Why the installed plugins are not what a recipe requires, such as `ups-wavelets >= 0.3`; empty where they are.
+
+    Raises ValueError where that names no distribution and its versions.
+    """
     from packaging.requirements import InvalidRequirement, Requirement
 
+    said = f"expected a distribution and its versions, for example 'ups-wavelets >= 0.3', got '{shown(requirement)}'"
     try:
         wanted = Requirement(requirement)
-    except InvalidRequirement:
-        return (
-            f"expected a distribution and its versions, for example 'ups-wavelets >= 0.3', got '{shown(requirement)}'"
-        )
+    except InvalidRequirement as error:
+        raise ValueError(said) from error
+    if wanted.url is not None or wanted.marker is not None:
+        raise ValueError(f"{said}; an address or a condition does not go here")
     line = f"pip install '{wanted.name}{wanted.specifier}'"
     found = [plugin for plugin in plugins if plain_name(plugin.distribution) == plain_name(wanted.name)]
     if not found:

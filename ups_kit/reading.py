@@ -235,8 +235,12 @@ def _catalog(root: Node, catalog: Catalog | None, main: Document) -> tuple[Catal
     absent = [name for name in names if name not in [plugin.name for plugin in known.plugins]]
     problems = [Problem("plugins.disable", no_plugin(name, known.plugins), where) for name in absent]
     wanted, where = _strings(root, ("plugins", "require"), main)
-    found = [unmet(requirement, known.plugins) for requirement in wanted]
-    problems += [Problem("plugins.require", message, where, in_plugin=True) for message in found if message]
+    for requirement in wanted:
+        try:
+            message, legible = unmet(requirement, known.plugins), True
+        except ValueError as error:
+            message, legible = str(error), False
+        problems += [Problem("plugins.require", message, where, in_plugin=legible)] if message else []
     return known, problems
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import field, fields_dict, frozen
 from attrs.validators import ge, gt, matches_re, optional
 
 from .interfaces import (
@@ -134,6 +134,7 @@ class ModelRecipe:
 
 
 AnyRecipe = Recipe | ModelRecipe
+FIELD_TABLES = tuple(name for name in fields_dict(Recipe) if name not in fields_dict(ModelRecipe))  # beside no [model]
 
 
 def form_of(tables: Mapping[str, Any]) -> type[Recipe] | type[ModelRecipe]:

@@ -12,6 +12,7 @@ from .errors import did_you_mean, nearest
 from .keypaths import KeyPath, quoted, render, shown
 from .keys import Key, Limits, alternatives, article, example, is_table, keys_of, kind_of, toml, toml_kind, type_words
 from .plugins import Catalog
+from .recipe import FIELD_TABLES
 from .whereabouts import whereabouts
 
 LONGEST_LIST = 12
@@ -163,6 +164,8 @@ def _names(catalog: Catalog, kind: str) -> str:
 def stray(tables: Mapping[KeyPath, tuple[str, ...]], path: KeyPath, name: str, is_table: bool) -> str:
     """That the table at a path has no such key, and which does; `tables` holds the keys of all tables."""
     noun, keys = "table" if is_table else "key", tables[path]
+    if not path and "model" in keys and name in FIELD_TABLES:
+        return f"unknown {noun} beside [model], which is a whole model of its own; remove one of the two"
     others = {table: names for table, names in tables.items() if table not in ((), path)}
     homes = [f"[{render(table)}]" for table, names in others.items() if name in names]
     meant = guess(name, keys)

@@ -23,7 +23,7 @@ from ups_kit.fit.forward import LossBundle, derived_seed
 from ups_kit.fit.loop import fit
 from ups_kit.fit.settings import FitSettings
 from ups_kit.folder import StageFolder
-from ups_kit.interfaces import LossConfig, Progress
+from ups_kit.interfaces import LossConfig, Progress, SimulatorConfig
 from ups_kit.trackers import Trackers
 from ups_kit.weighting import Weighted
 
@@ -59,6 +59,7 @@ class CountsConfig:
     family: ClassVar[str] = "counting"
     count: int = field(default=40, validator=gt(0), metadata={"help": "sequences"})
     length: int = field(default=4, validator=gt(0), metadata={"help": "numbers that are given"})
+    simulate: SimulatorConfig | None = field(default=None, metadata={"help": "none, which is of no family"})
 
     def describe(self) -> Counted:
         if self.length > 100:

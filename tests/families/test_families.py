@@ -145,8 +145,10 @@ def test_what_does_not_fit_the_data_is_told_before(
 
 
 def test_a_recipe_has_one_form_only(catalog: Catalog, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"encoder.*: unknown"):
+    with pytest.raises(RecipeError, match=r"encoder.*: unknown table beside \[model\].*remove one of the two"):
         read(catalog, tmp_path, ["encoder.depth=2"])
+    with pytest.raises(RecipeError, match=r"constraints.*: unknown key beside \[model\]"):
+        read(catalog, tmp_path, ["constraints=[]"])
 
 
 def test_the_schema_takes_both_forms(catalog: Catalog) -> None:

@@ -123,7 +123,8 @@ def explained_failures(stage: str, settings: FitSettings, device: torch.device) 
 def is_memory(error: RuntimeError) -> bool:
     """Whether an error of torch's says that memory is short."""
     text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "DefaultCPUAllocator" in text
+    short = ("can't allocate memory", "DefaultCPUAllocator", "Storage size calculation overflowed")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in short)
 
 
 def _memory_hints(stage: str, settings: FitSettings, device: torch.device, error: RuntimeError) -> str:

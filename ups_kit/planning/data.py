@@ -69,7 +69,7 @@ def _to_be_made(config: Any) -> Iterator[Any]:
         for value in config.values():
             yield from _to_be_made(value)
     elif attrs.has(type(config)):
-        if hasattr(config, "simulate") and to_be_made(config.path, config.simulate) is not None:
+        if getattr(config, "simulate", None) is not None and to_be_made(config.path, config.simulate) is not None:
             yield config
         for field in attrs.fields(type(config)):
             yield from _to_be_made(getattr(config, field.name))

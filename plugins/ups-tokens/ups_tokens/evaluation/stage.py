@@ -38,7 +38,8 @@ class TokenEvaluation:
         config, model, dataset = self._config, experiment.model, cast("TokenDataset", experiment.dataset)
         if not isinstance(model, TokenTransformer):
             raise UsageError(f"stage '{config.name}': measures a token_transformer; got a {type(model).__name__}")
-        trackers.line(f"{config.name}  {config.samples or dataset.count(config.split)} sequences of '{config.split}'")
+        scored = min(config.samples or dataset.count(config.split), dataset.count(config.split))
+        trackers.line(f"{config.name}  {scored} sequences of '{config.split}'")
         measured = measure(model, dataset, experiment.device, config.split, config.samples, config.batch, config.shown)
         card, losses = make_card(measured, dataset, config), self._losses(experiment, model, dataset)
         for text in _lines(card):
