@@ -11,6 +11,7 @@ from component_pages import markdown
 
 MODULES = {
     "ups_kit": ("What a plugin, or a script, imports", "Importing it imports no torch."),
+    "ups_kit.testing": ("Checks of components, for the tests of plugins", ""),
     "ups_kit.interfaces": ("Contracts: data, parts and config classes", ""),
 }
 OTHERS = {  # what functions on those pages return or take, and what runs a recipe

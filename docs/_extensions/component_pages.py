@@ -12,6 +12,7 @@ from ups_kit.cli.components import HEADERS, example_table
 from ups_kit.interfaces import KINDS
 from ups_kit.keys import Key, alternatives, is_table, keys_of, kind_of, toml, type_words
 from ups_kit.plugins import Catalog, discover
+from ups_kit.recipe import Recipe
 from ups_kit.registry import Entry
 from ups_kit.schema import recipe_schema
 
@@ -26,6 +27,7 @@ def pages() -> Iterator[tuple[str, str]]:
     catalog = catalog.without(plugin.name for plugin in catalog.plugins if plugin.distribution != HERE)
     uses = recipes_by_component()
     kinds = {kind: list(catalog[kind].values()) for kind in KINDS}
+    yield "recipe.md", _recipe()
     yield SCHEMA, json.dumps(recipe_schema(catalog), indent=1)
     yield "components/index.md", _index({kind: entries for kind, entries in kinds.items() if entries})
     for kind, entries in kinds.items():
@@ -33,6 +35,19 @@ def pages() -> Iterator[tuple[str, str]]:
             yield f"components/{kind}/index.md", _kind(kind, entries)
         for entry in entries:
             yield f"components/{kind}/{entry.name}.md", component(catalog, entry, uses.get((kind, entry.name), []))
+
+
+def _recipe() -> str:
+    """The keys of a recipe itself; tables that components stand in have their own pages."""
+    lines = ["# The recipe itself", "", "What stands in a recipe besides [components](components/index.md).", ""]
+    lines += ["## Tables and keys", "", *_table(keys_of(Recipe)), ""]
+    for path, inner in inner_tables(keys_of(Recipe)):
+        lines += [f"## `[{path}]`", "", markdown(inspect.getdoc(inner) or ""), "", *_table(keys_of(inner)), ""]
+    lines += [
+        "A model of a family of its own has `[model]` in the place of `[latent]`, encoder, operator and decoder.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def _index(kinds: Mapping[str, list[Entry]]) -> str:
