@@ -14,6 +14,7 @@ Blocks in other languages, and in none, are errors. Comments of HTML before a bl
 - `<!-- exit: 2 -->`: the code with which the block's last command ends.
 - `<!-- file: NAME -->`: the block is kept under this name, for commands that follow.
 - `<!-- over: recipes/NAME.toml -->`: what the table is laid over.
+- `<!-- same as: FILE -->`: it is not run, but must be what stands in that file, which a command before it has written.
 
 Others stand by themselves. `<!-- python: CODE -->` is run; there, `finished_run` of page.py makes a run that commands
 need. `<!-- shrink: NAME KEY=VALUE … -->` makes `recipes/NAME.toml` a small one for what follows on the page.
@@ -32,7 +33,7 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 FENCES = RawFencedCodeBlockLexer(re.compile(r"(?P<info>[^\n]*)\n"))
 COMMENT = re.compile(r"<!--\s*(?P<word>[a-z ]+?)(?: (?P<number>\d+))?:\s*(?P<text>.*?)\s*-->", re.DOTALL)
-BEFORE = ("not run", "append", "append to", "exit", "file", "over")  # a block
+BEFORE = ("not run", "append", "append to", "exit", "file", "over", "same as")  # a block
 ALONE = ("python", "shrink")
 
 

@@ -70,11 +70,11 @@ def finished_run(folder: str, recipe: str = "recipes/smoke.toml", *settings: str
     shutil.copytree(FINISHED[key], folder)
 
 
-def installed(**plugins: str) -> None:
+def installed(distribution: str = "page", version: str = "1.0", /, **plugins: str) -> None:
     """Tell Python of a distribution whose modules are on the page: plugins by name, as in its pyproject.toml."""
-    folder = Path("page-1.0.dist-info")
+    folder = Path(f"{distribution.replace('-', '_')}-{version}.dist-info")
     folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: page\nVersion: 1.0\n")
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
     points = "".join(f"{name} = {module}\n" for name, module in plugins.items())
     (folder / "entry_points.txt").write_text(f"[ups_kit]\n{points}")
 

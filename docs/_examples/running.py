@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from contextlib import redirect_stderr, redirect_stdout
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -32,12 +33,20 @@ def evaluate_block(example: Example) -> str | None:
         if found or not reason:
             return "\n".join(found) or "a block that is not run says why: <!-- not run: WHY -->"
         raise SkipTest(reason)
+    if block.comment("same as") is not None:
+        return _differs(block.source, Path(str(block.comment("same as"))))
     wrong: str | None = RUNNERS[block.language](example, block, page)
     if block.comment("file") is not None and wrong is None:
         path = page.folder / str(block.comment("file"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block.source)
     return wrong
+
+
+def _differs(shown: str, path: Path) -> str | None:
+    """How a block differs from the file that it shows; None where it does not."""
+    lines = unified_diff(path.read_text().splitlines(), shown.splitlines(), str(path), "the page", lineterm="")
+    return "\n".join(lines) or None
 
 
 def evaluate_comment(example: Example) -> str | None:

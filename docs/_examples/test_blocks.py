@@ -47,6 +47,7 @@ def run(text: str, names: dict[str, Any], folder: Path) -> None:
         ("<!-- not run: -->\n'''console\n$ upskit list\n'''", "a block that is not run says why"),
         ("<!-- not run: long -->\n'''console\n$ upskit run a.toml --sett b=1\n'''", "No such option"),
         ("'''toml\n[encoder]\npatchsize = 4\n'''", "did you mean 'patch_size'"),
+        ("<!-- same as: recipes/smoke.toml -->\n'''toml\nextends = \"other.toml\"\n'''", '+extends = "other.toml"'),
         ("'''math\n\\begin{nonsense} x & y \\end{nonsense}\n'''", "not a formula"),
     ],
 )
