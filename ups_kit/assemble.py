@@ -115,8 +115,8 @@ def _in_memory(device: torch.device, path: str, what: str) -> Iterator[None]:
 
     try:
         yield
-    except RuntimeError as error:
-        if not is_memory(error):
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not is_memory(error):
             raise
         message = f"{what} does not fit in the memory of {device} ({str(error).splitlines()[0]})"
         raise RecipeError("the recipe", [Problem(path, message)]) from error

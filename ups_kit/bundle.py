@@ -28,9 +28,11 @@ from torch import Tensor, nn
 
 from . import __version__
 from .assemble import AnyExperiment, Experiment, build_model
+from .blame import blaming
 from .data.normalisation import Normaliser
 from .data.pickles import why_pickled
 from .errors import DataError, PluginError, StorageError, did_you_mean
+from .fit.precision import is_memory
 from .fit.settings import FitSettings
 from .fit.state import misfits
 from .folder import sync_folder, write_bytes, write_text
@@ -259,12 +261,14 @@ def load_model(path: str | Path, catalog: Catalog | None = None) -> ModelBundle:
     """Open the bundle of a model of a family of its own, or the run folder that holds one. Raises as `load_bundle`."""
     folder, description, data = _files(path)
     with _described(folder):
-        recipe = _recipe(folder, description, data, catalog)
+        known = discover() if catalog is None else catalog
+        recipe = _recipe(folder, description, data, known)
         if not isinstance(recipe, ModelRecipe):
             raise StorageError(f"{folder}: is a model of fields in space; open it by ups_kit.load")
         described, splits, _ = description["data"], description["splits"], description["trained"]
         spec = recipe.model.read_description(described)
-    model = recipe.model.build(spec)
+        with blaming(known, str(folder)), _in_memory(folder):
+            model = recipe.model.build(spec)
     load_weights(model, data, str(folder / WEIGHTS))
     model.eval()
     return ModelBundle(model, recipe, spec, splits, description)
@@ -286,7 +290,7 @@ def _files(path: str | Path) -> tuple[Path, dict[str, Any], bytes]:
     folder = folder / "bundle" if (folder / "bundle" / DESCRIPTION).is_file() else folder
     try:
         return folder, json.loads((folder / DESCRIPTION).read_text()), (folder / WEIGHTS).read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StorageError(
             f"{folder}: is not a bundle: expected {DESCRIPTION} and {WEIGHTS} in it ({error})"
         ) from error
@@ -304,6 +308,18 @@ def _described(folder: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _in_memory(folder: Path) -> Iterator[None]:
+    """A model that is too large for this machine is a StorageError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not is_memory(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise StorageError(f"{folder}: its model does not fit in the memory of this machine ({reason})") from error
+
+
 def _recipe(folder: Path, description: Mapping[str, Any], data: bytes, catalog: Catalog | None) -> AnyRecipe:
     """The recipe of a bundle, where its description is one that fits these weights."""
     if description["format"] != FORMAT:
@@ -318,12 +334,21 @@ def _recipe(folder: Path, description: Mapping[str, Any], data: bytes, catalog: 
     recipe, problems = read_tables(description["recipe"], known)
     if recipe is None or problems:
         lines = "; ".join(str(problem) for problem in problems)
-        kind = PluginError if problems and all(problem.in_plugin for problem in problems) else StorageError
-        raise kind(f"{folder}: its recipe cannot be read with the installed plugins: {lines}")
+        gone = _gone(description.get("plugins", {}), known)
+        broken = problems and all(problem.in_plugin for problem in problems)
+        kind = PluginError if broken or gone else StorageError
+        written = f" (it was written with {gone}, which {'is' if ',' not in gone else 'are'} not there)" if gone else ""
+        raise kind(f"{folder}: its recipe cannot be read with the installed plugins{written}: {lines}")
     changes = moved_on(description.get("plugins", {}), recipe, known)
     if changes:
         warnings.warn(f"{folder}: was written with other versions: {'; '.join(changes)}", stacklevel=3)
     return recipe
+
+
+def _gone(then: Mapping[str, str], catalog: Catalog) -> str:
+    """The plugins that a bundle was written with, and that are not installed now, or not loaded."""
+    now = [plugin.name for plugin in catalog.plugins if plugin.state == "ok"]
+    return ", ".join(f"the plugin '{name}' ({source})" for name, source in then.items() if name not in now)
 
 
 def save_weights(path: Path, model: nn.Module) -> bytes:

@@ -182,8 +182,10 @@ def _changed(recipe: AnyRecipe, name: str | None, changes: Mapping[str, Any]) ->
         raise UsageError(f"the stage '{known[0]}' takes no {', '.join(foreign)}; leave that out")
     try:
         stages[number] = attrs.evolve(stages[number], **changes)  # type: ignore[misc]  # a protocol's class is not known
-    except (ValueError, TypeError) as error:
-        raise UsageError(str(error)) from error
+    except (ValueError, TypeError) as error:  # of attrs' own with much after its first argument
+        given = ", ".join(f"--{key} {value}" for key, value in changes.items())
+        reason = error.args[0] if error.args else error
+        raise UsageError(f"{given}: the stage '{stages[number].name}' cannot do that: {reason}") from error
     return attrs.evolve(recipe, stages=tuple(stages)), number
 
 

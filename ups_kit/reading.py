@@ -107,7 +107,7 @@ def read_resolved(path: Path, device: str | None = None, catalog: Catalog | None
     try:
         text = path.read_text(encoding="utf-8")
         record = json.loads(text)
-        values, origins = record["values"], dict(record["origins"])
+        values, origins = dict(record["values"]), dict(record["origins"])
         if device is not None:
             values["run"]["device"], origins["run.device"] = device, f"--device {device}"
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -115,12 +115,19 @@ def read_resolved(path: Path, device: str | None = None, catalog: Catalog | None
         raise RecipeError(label, [problem]) from error
     if record.get("format", RECORD_FORMAT) != RECORD_FORMAT:
         raise RecipeError(label, [Problem("file", foreign_format(record))])
-    disable = values.get("plugins", {}).get("disable", [])
+    disable = _disabled(values)
     known = discover(disable) if catalog is None else catalog.without(disable)
     recipe, problems = read_tables(values, known, lambda key_path: origins.get(render(key_path), ""))
     if recipe is None or problems:
         raise RecipeError(label, problems)
     return ReadRecipe(recipe, text, origins, label, known)
+
+
+def _disabled(tables: Mapping[str, Any]) -> list[str]:
+    """The names in `plugins.disable`, of tables that are still to be read."""
+    plugins = tables.get("plugins")
+    names = plugins.get("disable") if isinstance(plugins, Mapping) else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def read_tables(

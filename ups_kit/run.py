@@ -297,8 +297,9 @@ def _load(
 
 
 def _check_data(dataset: AnyDataset, done: Mapping[str, Any], room: StageFolder) -> None:
-    then = done.get("of", {}).get("data")
-    if then is None or set(then) <= {"splits"} or then == data_record(dataset):
+    of = done.get("of", {})
+    then = of.get("data") if isinstance(of, Mapping) else of
+    if then is None or (isinstance(then, Mapping) and set(then) <= {"splits"}) or then == data_record(dataset):
         return
     raise DataError(
         f"{room.path}: this stage was trained on other data than its recipe's files hold now; put them back as they "

@@ -186,7 +186,7 @@ class ScoringConfig:
 
     family: ClassVar[str] = "counting"
     name: str = field(default="scoring", metadata={"help": "its name"})
-    scale: float = field(default=1.0, metadata={"help": "unit of the error"})
+    scale: float = field(default=1.0, validator=gt(0), metadata={"help": "unit of the error"})
 
     def build(self) -> Scoring:
         return Scoring(self)

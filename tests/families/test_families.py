@@ -16,7 +16,7 @@ import torch
 import ups_kit
 from ups_kit.assemble import check
 from ups_kit.bundle import load_bundle, load_model
-from ups_kit.errors import DataError, DivergedError, RecipeError, StorageError
+from ups_kit.errors import DataError, DivergedError, PluginError, RecipeError, StorageError, UsageError
 from ups_kit.evaluating import evaluate
 from ups_kit.planning.plan import plan
 from ups_kit.plugins import GROUP, Catalog, discover
@@ -169,6 +169,26 @@ def test_a_damaged_description_is_told(catalog: Catalog, tmp_path: Path) -> None
     (bundle / "bundle.json").write_text(json.dumps({**description, "data": {"size": 3}}))
     with pytest.raises(StorageError, match=r"not the description of a bundle \(KeyError: 'length'\)"):
         load_model(bundle, catalog)
+    (bundle / "bundle.json").write_text(json.dumps({**description, "data": {"length": 2**62}}))
+    with pytest.raises(StorageError, match="does not fit in the memory of this machine"):
+        load_model(bundle, catalog)
+    (bundle / "bundle.json").write_text("[" * 100_000)
+    with pytest.raises(StorageError, match="is not a bundle"):
+        load_model(bundle, catalog)
+
+
+def test_a_model_whose_plugin_is_gone_says_which(catalog: Catalog, tmp_path: Path) -> None:
+    folder = ran(catalog, tmp_path).folder
+    with pytest.raises(
+        PluginError, match=r"it was written with the plugin 'counters' \(unknown \?\), which is not there"
+    ):
+        load_model(folder, catalog.without(["counters"]))
+
+
+def test_a_key_that_an_evaluation_cannot_take_is_named(catalog: Catalog, tmp_path: Path) -> None:
+    folder = ran(catalog, tmp_path).folder
+    with pytest.raises(UsageError, match=r"^--scale -1\.0: the stage 'scoring' cannot do that: 'scale' must be > 0"):
+        evaluate(folder, changes={"scale": -1.0})
 
 
 def test_data_that_cannot_be_read_are_the_data_sets_problem(catalog: Catalog, tmp_path: Path) -> None:

@@ -277,9 +277,14 @@ def test_a_run_is_read_back_from_what_it_recorded(stand_ins: Catalog, waves: Pat
     assert read_resolved(path, "cuda:1", stand_ins).recipe.run == Run(name="waves", seed=9, device="cuda:1")
     with pytest.raises(RecipeError, match=r"run\.device \(--device tpu\): 'tpu' does not fit"):
         read_resolved(path, "tpu", stand_ins)
-    path.write_text("{}")
-    with pytest.raises(RecipeError, match=r"is not the resolved\.json of a run"):
-        read_resolved(path, catalog=stand_ins)
+    for text in ("{}", '{"values": [], "origins": {}}', '{"values": [3], "origins": {}}', "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(RecipeError, match=r"is not the resolved\.json of a run|: \d+ problems"):
+            read_resolved(path, catalog=stand_ins)
+    for plugins in (3, [], {"disable": 3}, {"disable": [{}]}):
+        path.write_text(json.dumps({"values": {**read.resolved["values"], "plugins": plugins}, "origins": {}}))
+        with pytest.raises(RecipeError, match="plugins.*expected"):
+            read_resolved(path, catalog=stand_ins)
 
 
 def test_a_recipe_made_in_python_is_recorded_as_such(stand_ins: Catalog, waves: Path) -> None:

@@ -116,9 +116,11 @@ class GalaxiesConfig:
     endings: ClassVar[tuple[str, ...]] = (".h5", ".hdf5")
 
     trajectories: int = field(default=4000, validator=gt(0), metadata={"help": "number of galaxies, each a sequence"})
-    pixels: int = field(default=24, validator=ge(4), metadata={"help": "pixels along each side of an image"})
+    pixels: int = field(
+        default=24, validator=[ge(4), lt(2**15)], metadata={"help": "pixels along each side of an image"}
+    )
     patch: int = field(default=4, validator=[ge(1), _pieces], metadata={"help": "pixels along each side of a patch"})
-    wavelengths: int = field(default=192, validator=ge(16), metadata={"help": "wavelengths of a spectrum"})
+    wavelengths: int = field(default=192, validator=[ge(16), lt(2**24)], metadata={"help": "wavelengths of a spectrum"})
     segment: int = field(default=8, validator=[ge(1), _pieces], metadata={"help": "wavelengths of a segment"})
     image_tokens: int = _tokens(256, "patches of images")
     spectrum_tokens: int = _tokens(256, "segments of spectra")

@@ -7,14 +7,21 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from attrs import Attribute, field, frozen
-from attrs.validators import gt, in_, matches_re
+from attrs.validators import in_, matches_re
 from numpy.typing import NDArray
 
 from ups_kit.errors import did_you_mean
 
 Kind = Literal["image", "spectrum", "scalar"]
 SPECIAL = ("PAD", "BOS", "EOS", "MISSING")
+MOST = 2**31  # tokens, and numbers of one
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,39}"
+
+
+def _whole(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    """What was read from JSON may be anything."""
+    if type(value) is not int or not 0 < value < MOST:
+        raise ValueError(f"{attribute.name}: expected a whole number from 1 on, below {MOST:,}, got {value!r:.40}")
 
 
 @frozen
@@ -23,8 +30,8 @@ class Modality:
 
     name: str = field(validator=matches_re(NAME))
     kind: Kind = field(validator=in_(get_args(Kind)))
-    size: int = field(validator=gt(0))  # V_m, tokens
-    dims: int = field(default=1, validator=gt(0))  # d_m, numbers that a token stands for
+    size: int = field(validator=_whole)  # V_m, tokens
+    dims: int = field(default=1, validator=_whole)  # d_m, numbers that a token stands for
 
     def __attrs_post_init__(self) -> None:
         if self.kind == "scalar" and self.dims != 1:
@@ -47,6 +54,8 @@ class Vocabulary:
     special: tuple[str, ...] = field(default=SPECIAL, validator=_distinct)
 
     def __attrs_post_init__(self) -> None:
+        if not all(isinstance(name, str) for name in self.special):
+            raise ValueError(f"special: expected names, got {self.special!r:.80}")
         missing = [name for name in SPECIAL if name not in self.special]
         if missing or not self.modalities:
             raise ValueError(

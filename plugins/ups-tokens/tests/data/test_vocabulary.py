@@ -44,6 +44,11 @@ def test_it_is_read_back_and_the_description_too() -> None:
         {"special": list(SPECIAL), "modalities": [{"name": "z", "kind": "scalar", "size": 2}] * 2},
         {"special": list(SPECIAL), "modalities": [{"name": "z", "kind": "scalar", "size": 0}]},
         {"special": list(SPECIAL), "modalities": 7},
+        *(
+            {"special": list(SPECIAL), "modalities": [{"name": "z", "kind": "image", "size": size, "dims": dims}]}
+            for size, dims in ((True, 2), (4.0, 2), (float("inf"), 2), (10**30, 2), (4, True), (4, 2.0), (4, None))
+        ),
+        {"special": [*SPECIAL, 7], "modalities": [{"name": "z", "kind": "scalar", "size": 2}]},
     ],
 )
 def test_what_is_no_vocabulary_is_refused(values: dict[str, object]) -> None:
