@@ -283,7 +283,7 @@ def test_a_run_is_read_back_from_what_it_recorded(stand_ins: Catalog, waves: Pat
             read_resolved(path, catalog=stand_ins)
     for plugins in (3, [], {"disable": 3}, {"disable": [{}]}):
         path.write_text(json.dumps({"values": {**read.resolved["values"], "plugins": plugins}, "origins": {}}))
-        with pytest.raises(RecipeError, match="plugins.*expected"):
+        with pytest.raises(RecipeError, match=r"plugins.*expected"):
             read_resolved(path, catalog=stand_ins)
 
 
