@@ -125,7 +125,7 @@ DARCY = ("codec", "operator", "steady_prior")
     ("name", "training", "steps", "kills"),
     [
         ("burgers", BURGERS, 40, BURGERS),
-        ("darcy", DARCY, 40, ["steady_prior"]),
+        pytest.param("darcy", DARCY, 40, ["steady_prior"], marks=pytest.mark.slow),
         pytest.param("burgers", BURGERS, 160, [*_times(BURGERS, 12), "evaluate", "evaluate"], marks=pytest.mark.slow),
         pytest.param("darcy", DARCY, 160, [*_times(DARCY, 12), "evaluate"], marks=pytest.mark.slow),
     ],

@@ -88,6 +88,7 @@ def test_its_ninety_percent_interval_covers(teacher: ResidualFlow) -> None:
     assert 0.85 < share < 0.95
 
 
+@pytest.mark.slow
 def test_a_spread_that_depends_on_what_is_given_is_covered() -> None:
     def pairs(count: int, random: torch.Generator) -> tuple[Latent, Tensor]:
         given = torch.randn(count, 1, 1, generator=random)
