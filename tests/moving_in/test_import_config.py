@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,15 @@ def test_data_that_are_there_size_the_recipe(tmp_path: Path, imported: Callable[
     assert "validation = 1\ntest = 2" in found.text
 
 
+def test_a_task_of_ones_own_is_read_as_fields_on_a_grid(imported: Callable[[str], Imported]) -> None:
+    written = re.sub("task: .*", "task: my_own", EVERY_KEY.read_text())
+    found = imported(written)
+    assert found.fits
+    assert [problem.path for problem in found.problems] == ["dataset.path"]  # it is not there yet
+    assert "sampler = {use" in found.text
+    assert tomllib.loads(found.text)["dataset"]["path"].endswith("my_own.h5")
+
+
 def test_neither_task_nor_path_is_told(imported: Callable[[str], Imported]) -> None:
     with pytest.raises(RecipeError, match=r"data.task: missing; expected a task, for example burgers1d"):
         imported("latent: {dim: 32}\n")
@@ -175,7 +186,12 @@ def test_what_is_there_is_not_written_over(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("out", "said"), [("folder.toml", "is a directory"), ("new.yaml", "recipes are TOML; nearest: --out new.toml")]
+    ("out", "said"),
+    [
+        ("folder.toml", "is a directory"),
+        (".", "is a directory"),
+        ("new.yaml", "recipes are TOML; nearest: --out new.toml"),
+    ],
 )
 def test_where_no_recipe_can_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, said: str) -> None:
     monkeypatch.chdir(tmp_path)

@@ -45,6 +45,7 @@ def refused(path: Path, text: str | bytes) -> str:
         ("a: " + "[" * (DEEPEST + 5) + "]" * (DEEPEST + 5), "nested too deeply"),
         ("a: " + "[" * 3000, "file: "),
         ("a: &a [*a]\n", "hold themselves"),
+        ("a: &a {<<: *a}\n", "merges with << are nested too deeply"),
         ("x" * (LARGEST + 1), "is too large"),
     ],
 )
@@ -150,7 +151,7 @@ def test_files_that_are_included_lie_under_the_file(tmp_path: Path) -> None:
         ("~/a.yaml", "is not a relative path"),
         ("3", "expected a string, got 3"),
         ("{a: b}", "expected a file or a list of files"),
-        ("missing.yaml", "does not exist"),
+        ("missing.yaml", r"missing\.yaml \(included by .*old\.yaml\)(.|\n)*does not exist"),
         ("old.yaml", "goes in a circle"),
     ],
 )

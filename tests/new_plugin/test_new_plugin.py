@@ -178,6 +178,8 @@ NAMES = {
     "ups-kit": ("installed", "ups-kit-2"),
     "grid": ("one of that name is installed", "ups-grid-2"),
     "ups-grid": ("one of that name is installed", "ups-grid-2"),
+    "tests": ("a folder of that name is something else", "ups-tests"),
+    "ups-plugins": ("a folder of that name is something else", "ups-plugins-2"),
 }
 
 
@@ -189,6 +191,15 @@ def test_a_name_that_would_not_do_is_refused_with_the_nearest_that_would(name: s
     assert why in str(refused.value)
     assert str(refused.value).endswith(f"nearest: '{near}'")
     assert names_of(near, plugins).distribution == near
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ups-adamw", "optimizer"), ("evaluate", "stage"), ("ups-bundle", "model")])
+def test_a_component_is_not_called_as_one_that_is_there(tmp_path: Path, name: str, kind: str) -> None:
+    done = CliRunner().invoke(cli, ["new-plugin", name, "--kind", kind, "--out", str(tmp_path)])
+    assert str(done.exception).startswith(f"NAME: '{name}' would make a component ")
+    assert list(tmp_path.iterdir()) == []
+    other = CliRunner().invoke(cli, ["new-plugin", name, "--kind", "schedule", "--out", str(tmp_path)])
+    assert other.exit_code == 0
 
 
 def test_for_a_refused_name_nothing_is_written(tmp_path: Path) -> None:

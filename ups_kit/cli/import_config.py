@@ -33,8 +33,8 @@ def import_config(source: Path, out: Path | None, force: bool, as_json: bool) ->
     from ..moving_in.writing import account, record
     from ..plugins import discover
 
-    out = source.with_suffix(".toml") if out is None else out
-    if out.suffix != ".toml":
+    out = source.parent / f"{source.stem or 'recipe'}.toml" if out is None else out
+    if out.suffix != ".toml" and not out.is_dir():
         raise UsageError(f"--out {out}: recipes are TOML; nearest: --out {out.with_suffix('.toml')}")
     refuse_existing(out, force)
     catalog = discover()

@@ -31,11 +31,16 @@ def new_plugin(name: str, kinds: tuple[str, ...], out: Path) -> None:
 
     It has a small component of each kind that works, a recipe that uses it, and tests that pass.
     """
+    from ..folder import OWN_NAMES
     from ..new_plugin.naming import names_of
+    from ..new_plugin.rendering import offered_kinds
     from ..new_plugin.writing import write_package
     from ..plugins import discover
 
-    names = names_of(name, [plugin.name for plugin in discover().plugins])
+    catalog, offered = discover(), offered_kinds(kinds)
+    taken = [component for kind in offered for component in catalog[kind]]
+    own = OWN_NAMES if "stage" in offered else ()  # no stage is called so
+    names = names_of(name, [plugin.name for plugin in catalog.plugins], [*taken, *own])
     written = write_package(names, kinds, out)
     offers = ", ".join(f"{kind} '{names.plugin}'" for kind in dict.fromkeys(kinds))
     click.echo(f"wrote {written.folder}: {offers}\n\nnext:\n")

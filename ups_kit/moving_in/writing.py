@@ -33,9 +33,9 @@ def recipe_text(recipe: Mapping[str, Any], settings: Settings) -> str:
     return tomlkit.dumps(document).replace("# \n", "#\n")
 
 
-def _item(key: str, value: Any) -> Any:
+def _item(key: str, value: Any, inline: bool = False) -> Any:
     if isinstance(value, Mapping):
-        is_small = key in INLINE or not value
+        is_small = inline or key in INLINE or not value
         return _filled(tomlkit.inline_table() if is_small else tomlkit.table(), value)
     if isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
         array = tomlkit.aot()
@@ -49,11 +49,12 @@ def _filled(table: AbstractTable | InlineTable, values: Mapping[str, Any]) -> An
     """A table with its plain values first, and then the tables below it."""
     below = {key: value for key, value in values.items() if isinstance(value, Mapping) and key not in INLINE and value}
     losses = "losses" in values and isinstance(values["losses"], Mapping)
+    inline = isinstance(table, InlineTable)
     for key, value in values.items():
         if key not in below:
             table.add(key, _item(key, value))
     for key, value in below.items():
-        table.add(key, _losses(value) if losses and key == "losses" else _item(key, value))
+        table.add(key, _losses(value) if losses and key == "losses" else _item(key, value, inline))
     return table
 
 

@@ -78,7 +78,7 @@ def _read_file(path: Path, tree: Tree, chain: tuple[Path, ...], yaml: Any) -> di
     include = values.pop("include", None)
     for entry in _names(include, tree):
         other = path.parent / str(entry.value)
-        links = " -> ".join(str(link) for link in (*chain, other))
+        links = " -> ".join(str(link) for link in (*chain, Path(os.path.normpath(other))))
         if other.resolve() in [link.resolve() for link in chain]:
             _refuse(tree.source, "include", f"goes in a circle: {links}", entry.origin)
         if len(chain) > LONGEST_CHAIN:
@@ -86,7 +86,13 @@ def _read_file(path: Path, tree: Tree, chain: tuple[Path, ...], yaml: Any) -> di
                 tree.source, "include", f"more than {LONGEST_CHAIN} files include each other: {links}", entry.origin
             )
         other = Path(os.path.normpath(other))
-        base = _laid_over(base, _read_file(other, tree, (*chain, other), yaml))
+        try:
+            under = _read_file(other, tree, (*chain, other), yaml)
+        except RecipeError as error:
+            if error.source != str(other):
+                raise
+            raise RecipeError(f"{other} (included by {links.removesuffix(f' -> {other}')})", error.problems) from error
+        base = _laid_over(base, under)
     return _laid_over(base, values)
 
 
@@ -219,6 +225,7 @@ class _Making:
     yaml: Any
     tree: Tree
     label: str
+    merges: int = 0  # that are being filled in
 
     def origin(self, node: Any) -> str:
         return f"{self.label}line {node.start_mark.line + 1}"
@@ -249,11 +256,15 @@ class _Making:
     def _merged(self, node: Any, path: KeyPath) -> dict[str, Any]:
         nodes = node.value if isinstance(node, self.yaml.SequenceNode) else [node]
         found: dict[str, Any] = {}
+        self.merges += 1
+        if self.merges > DEEPEST:
+            _refuse(self.tree.source, render(path[:4]), "merges with << are nested too deeply", self.origin(node))
         for each in nodes:
             if isinstance(each, self.yaml.MappingNode):
                 found = {**self.mapping(each, path), **found}
             else:
                 self._note(path, "expected a mapping after <<", each)
+        self.merges -= 1
         return found
 
     def value(self, node: Any, path: KeyPath) -> Any:

@@ -11,9 +11,11 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from attrs import frozen
 
 from ..errors import UsageError
+from ..keypaths import shown
 
 PREFIX = "ups-"  # what distributions of plugins are called by custom, and plugins are not
 DISTRIBUTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+RESERVED = ("tests", "recipes", "docs", "build", "dist", "ups_plugins")  # folders that are something else
 LONGEST = 28  # characters: longer names would break the lines that they stand in
 
 
@@ -39,17 +41,18 @@ class Names:
         return "".join(part.capitalize() for part in self.plugin.split("_"))
 
 
-def names_of(given: str, plugins: Iterable[str]) -> Names:
+def names_of(given: str, plugins: Iterable[str], components: Iterable[str] = ()) -> Names:
     """The names that follow from a distribution's name, none of which is taken.
 
-    `plugins` are the names of the installed plugins. Raises UsageError with the nearest name that would do.
+    `plugins` are the names of the installed plugins, `components` those that its components cannot have. Raises
+    UsageError with the nearest name that would do.
     """
-    taken = Taken(frozenset(plugins), packages_distributions())
+    taken = Taken(frozenset(plugins), frozenset(components), packages_distributions())
     problem = _problem(given, taken)
     if not problem:
         return Names(given)
     near = _nearest(given, taken)
-    raise UsageError(f"NAME: '{given}' {problem}; nearest: '{near}'")
+    raise UsageError(f"NAME: '{shown(given)}' {problem}; nearest: '{near}'")
 
 
 @frozen
@@ -57,6 +60,7 @@ class Taken:
     """Names that are taken here: plugins, and packages with the distributions that have installed them."""
 
     plugins: frozenset[str]
+    components: frozenset[str]
     packages: Mapping[str, list[str]]
 
 
@@ -75,11 +79,15 @@ def _problem(given: str, taken: Taken) -> str:
         return f"is a word of Python's own, and cannot be the package '{names.package}'"
     if names.package in sys.stdlib_module_names:
         return f"would make a package '{names.package}', which is a module of Python's own library"
+    if names.package in RESERVED:
+        return f"would make a package '{names.package}', and a folder of that name is something else"
     if names.package in taken.packages:
         owner = taken.packages[names.package][0]
         return f"would make a package '{names.package}', which the distribution {owner} has installed"
     if names.plugin in taken.plugins:
         return f"would make a plugin '{names.plugin}', and one of that name is installed"
+    if names.plugin in taken.components:
+        return f"would make a component '{names.plugin}', and its kind has one of that name, or cannot"
     return ""
 
 

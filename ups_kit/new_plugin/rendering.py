@@ -32,6 +32,11 @@ BLOCK = re.compile(r"^#: (\w+)\n", re.MULTILINE)  # begins a block of a recipe, 
 ADDED = {"before": 4, "settings": 8, "assertions": 4}  # what a kind adds to the test of its run, and its indentation
 
 
+def offered_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
+    """The kinds of components that a package of such kinds offers: also those that they bring with them."""
+    return tuple(offered for kind in kinds for offered, _ in Package(Names("ups-x"), ())._offered(kind))
+
+
 @frozen
 class Package:
     """A package that offers a component of each of some kinds, all called as the plugin is."""
