@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import h5py
@@ -322,7 +323,7 @@ def _npy_header(file: Any, path: Path, name: str) -> tuple[ArrayInfo, int]:
         version = np.lib.format.read_magic(file)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = reader(file)
-    except (ValueError, SyntaxError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, SyntaxError, TokenError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path}: '{name}' has no readable NumPy header ({error}); download or make it again"
         ) from error

@@ -6,8 +6,6 @@ run whatever code it holds, so that is done only where the recipe says so.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,13 +21,14 @@ from .vocabulary import Modality
 KEYS = ("centroids", "codebook", "centers", "bin_centers", "quantile_centers")
 FITTED = "cluster_centers_"  # where scikit-learn keeps them
 ENDINGS = (".npz", ".npy", ".joblib")
+NUMPY = (b"\x93NUMPY", b"PK")  # how its files begin: arrays, archives
 SHOWN = 8  # names that a message lists
 
 
 def load_codebook(path: Path, modality: Modality, key: str, allow_pickle: bool = False) -> NDArray[np.float32]:
     """The codebook in a file, (V_m, d_m) float32. `key` is that of the recipe, for messages. Raises DataError."""
     check_file(path, modality.name, key, allow_pickle)
-    return checked(_content(path, key), modality, str(path), key)
+    return checked(_content(path, modality, key), modality, str(path), key)
 
 
 def check_file(path: Path, name: str, key: str, allow_pickle: bool) -> None:
@@ -37,6 +36,8 @@ def check_file(path: Path, name: str, key: str, allow_pickle: bool) -> None:
     ending = path.suffix.lower()
     if ending not in ENDINGS:
         raise DataError(f"{path}: expected a codebook that ends in {', '.join(ENDINGS)}; got '{ending}'", key)
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no regular file; expected the codebook of '{name}'", key)
     if not path.is_file():
         near = did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise DataError(f"{path}: no such file{near}; expected the codebook of '{name}'", key)
@@ -49,17 +50,25 @@ def check_file(path: Path, name: str, key: str, allow_pickle: bool) -> None:
         )
 
 
-def _content(path: Path, key: str) -> Any:
+def _content(path: Path, modality: Modality, key: str) -> Any:
     if path.suffix.lower() == ".joblib":
         return _unpickled(path, key)
     try:
-        found = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            head = file.read(64)
+        if not head.startswith(NUMPY):
+            raise ValueError(_what_begins(head))
+        found = np.load(path, mmap_mode="r", allow_pickle=False)  # nothing is held of what a header claims
         if not isinstance(found, np.lib.npyio.NpzFile):
             return found
         with found:
-            return found[_name(list(found), path, key)]
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        if "pickle" in str(error):
+            name = _name(list(found), path, key)
+            _check_shape(_shape_in(found, name), modality, str(path), key)
+            return found[name]
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        if any(word in str(error) for word in ("pickle", "Python objects")):
             raise DataError(
                 f"{path}: holds pickled Python objects, which may run code when they are read, so they are not; "
                 "expected an array of numbers, saved with numpy.save or numpy.savez",
@@ -67,6 +76,25 @@ def _content(path: Path, key: str) -> Any:
             ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: is no readable {path.suffix} file ({reason}); make it again", key) from error
+
+
+def _what_begins(head: bytes) -> str:
+    """What a file is that begins as none of NumPy's does."""
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a git-LFS pointer, the file itself was not fetched: run `git lfs pull`"
+    if head.startswith(b"\x80"):
+        return "it is a pickle"
+    return f"it begins {head[:12]!r}" if head else "it is empty"
+
+
+def _shape_in(archive: np.lib.npyio.NpzFile, name: str) -> tuple[int, ...]:
+    """The shape of one of an archive's arrays, by its header: what is packed there may unpack to anything."""
+    member = name if name in archive.zip.namelist() else f"{name}.npy"
+    with archive.zip.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        one = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+        return tuple(read(file)[0])
 
 
 def _name(names: list[str], path: Path, key: str) -> str:
@@ -98,22 +126,34 @@ def _unpickled(path: Path, key: str) -> Any:
 
 def checked(found: Any, modality: Modality, where: str, key: str) -> NDArray[np.float32]:
     """A codebook, (V_m, d_m) float32, of finite numbers. Raises DataError, which begins with `where`."""
-    expected = (modality.size, modality.dims)
-    words = f"expected ({expected[0]}, {expected[1]}), as '{modality.name}' has {expected[0]} tokens of {expected[1]}"
     if not isinstance(found, np.ndarray):
-        raise DataError(f"{where}: {words} numbers; got an object of the type {type(found).__name__}", key)
+        got = f"an object of the type {type(found).__name__}"
+        raise DataError(f"{where}: {_expected(modality)}; got {got}", key)
     if found.dtype.kind not in "fiu":
-        raise DataError(f"{where}: {words} numbers; got values of the type {found.dtype}", key)
-    values = found[:, None] if found.ndim == 1 and modality.dims == 1 else found
-    if values.shape != expected:
-        turned = "; it is the other way round" if values.shape == expected[::-1] != expected else ""
-        got = ", ".join(map(str, found.shape))
-        raise DataError(f"{where}: {words} numbers; got the shape ({got}){turned}", key)
+        raise DataError(f"{where}: {_expected(modality)}; got values of the type {found.dtype}", key)
+    _check_shape(found.shape, modality, where, key)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+        values = np.ascontiguousarray(found.reshape(len(found), -1), dtype=np.float32)
     finite = np.isfinite(values).all(1)
     if not finite.all():
         raise DataError(
-            f"{where}: expected finite numbers; got NaN or infinity in {int((~finite).sum())} of {len(values)} tokens, "
-            f"the first is token {int(np.argmin(finite))} of '{modality.name}'",
+            f"{where}: expected finite numbers of single precision; got NaN or infinity in {int((~finite).sum())} of "
+            f"{len(values)} tokens, the first is token {int(np.argmin(finite))} of '{modality.name}'",
             key,
         )
-    return np.ascontiguousarray(values, dtype=np.float32)
+    return values
+
+
+def _expected(modality: Modality) -> str:
+    size, dims = modality.size, modality.dims
+    return f"expected ({size}, {dims}), as '{modality.name}' has {size} tokens of {dims} numbers"
+
+
+def _check_shape(shape: tuple[int, ...], modality: Modality, where: str, key: str) -> None:
+    """Raise DataError where an array of this shape is no codebook; values of one number may lack their axis."""
+    expected = (modality.size, modality.dims)
+    if shape == expected or (modality.dims == 1 and shape == expected[:1]):
+        return
+    turned = "; it is the other way round" if shape == expected[::-1] else ""
+    got = ", ".join(map(str, shape))
+    raise DataError(f"{where}: {_expected(modality)}; got the shape ({got}){turned}", key)

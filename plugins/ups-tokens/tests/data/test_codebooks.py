@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,7 @@ def bad(values: np.ndarray, at: tuple[int, int], to: float) -> np.ndarray:
             "in 1 of 4 tokens, the first is token 2 of 'image'",
         ),
         ({"centroids": bad(VALUES, (0, 0), np.inf)}, "NaN or infinity in 1 of 4"),
+        ({"centroids": bad(VALUES.astype(float), (3, 0), 1e300)}, "the first is token 3 of 'image'"),
         ({"centroids": VALUES.astype(str)}, "got values of the type <U"),
         ({"centroids": VALUES.astype(object)}, "holds pickled Python objects, which may run code"),
     ],
@@ -80,16 +84,37 @@ def test_bad_archives(tmp_path: Path, arrays: dict[str, np.ndarray], said: str) 
     assert caught.value.key == "codebooks.image"
 
 
+def header(text: str) -> bytes:
+    """An array's file that holds no more than its header."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) + 1) + text.encode() + b"\n"
+
+
+def packed(shape: tuple[int, ...]) -> bytes:
+    """An archive with such an array."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("centroids.npy", header(str({"descr": "<f4", "fortran_order": False, "shape": shape})))
+    return content.getvalue()
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     for name, content, said in (
         ("cut.npz", b"PK\x03\x04", "is no readable .npz file"),
         ("text.npy", b"1 2 3", "pickled Python objects|is no readable .npy file"),
         ("empty.npy", b"", "is no readable .npy file"),
+        ("text.npz", b"<html>", r"is no readable .npz file \(it begins b'<html>'\)"),
+        ("pointer.npz", b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        ("header.npy", header("{" * 90), "is no readable .npy file"),
+        ("claims.npy", header(str({"descr": "<f4", "fortran_order": False, "shape": (4, 10**14)})), "is no readable"),
+        ("claims.npz", packed((10**9, 10**6)), r"got the shape \(1000000000, 1000000\)"),
         ("book.csv", b"1", "expected a codebook that ends in .npz, .npy, .joblib; got '.csv'"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=said):
             load_codebook(tmp_path / name, IMAGE, "codebooks.image")
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(DataError, match="is no regular file"):
+        load_codebook(tmp_path / "folder.npz", IMAGE, "codebooks.image")
     with pytest.raises(DataError, match=r"no such file; did you mean 'cut.npz'"):
         load_codebook(tmp_path / "cut2.npz", IMAGE, "codebooks.image")
 
