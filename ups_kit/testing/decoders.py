@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from attrs import frozen
@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from ..batching import latent_part
 from ..data.discretisations import grid_axes, grid_points
-from ..errors import UpsKitError
-from ..interfaces import Latent, LatentForm, Queries, TakesForms
-from .latents import FORMS, SAMPLES, made_latents
+from ..interfaces import Queries
+from .latents import SAMPLES, OnTokens, check_each, taken
 from .modules import (
     add_reached,
     all_reached,
@@ -21,7 +20,6 @@ from .modules import (
     finite,
     finite_everywhere,
     in_bf16,
-    module_of,
     moved,
     on_gpu,
     same,
@@ -36,25 +34,14 @@ QUERIES = 24
 
 
 @frozen(eq=False)
-class Asked:
+class Asked(OnTokens):
     """A decoder's config, a latent that it takes, and where it is asked."""
 
-    case: Case
-    form: LatentForm
-    latent: Latent
     places: Tensor  # (B, Q, D)
-
-    def build(self) -> nn.Module:
-        return module_of(self.case.config.build(self.case.fields, self.case.latent))
 
     def answer(self, module: nn.Module, places: Tensor | None = None) -> Tensor:
         found: Tensor = module(self.latent, Queries(self.places if places is None else places))
         return found
-
-    @property
-    def where(self) -> str:
-        """For messages."""
-        return f"on {self.case.on}, with {self.form} tokens"
 
 
 def _places(case: Case, count: int = QUERIES) -> Tensor:
@@ -64,35 +51,12 @@ def _places(case: Case, count: int = QUERIES) -> Tensor:
 
 
 def _taken(case: Case) -> list[Asked]:
-    forms = case.config.forms if isinstance(case.config, TakesForms) else FORMS
-    taken, refused = [], []
-    for form in forms:
-        for latent in made_latents(case, form):
-            asked = Asked(case, form, latent, _places(case))
-            try:
-                with torch.no_grad():
-                    asked.answer(seeded(asked.build).eval())
-            except UpsKitError as error:
-                refused.append(error)
-                continue
-            taken.append(asked)
-    if not taken:
-        raise refused[0]
-    return taken
+    places = _places(case)
+    return list(taken(case, lambda form, latent: Asked(case, form, latent, places), Asked.answer))
 
 
 def _asked(subject: Subject) -> list[Asked]:
     return subject.once("asked", lambda: [asked for case in cases(subject, _taken) for asked in _taken(case)])
-
-
-def _each(subject: Subject, check: Callable[[Asked], object], sizes: bool = True) -> None:
-    """Check it with every latent that it takes; without `sizes` with one of each form."""
-    seen: set[tuple[str, str]] = set()
-    for asked in _asked(subject):
-        which = (asked.case.on, asked.form)
-        if sizes or which not in seen:
-            seen.add(which)
-            check(asked)
 
 
 def shapes(subject: Subject) -> str | None:
@@ -109,7 +73,7 @@ def shapes(subject: Subject) -> str | None:
             )
             finite(found, asked.where)
 
-    _each(subject, check)
+    check_each(_asked(subject), check)
     return f"tokens: {', '.join(dict.fromkeys(asked.form for asked in _asked(subject)))}"
 
 
@@ -122,7 +86,7 @@ def finite_gradients(subject: Subject) -> str | None:
             found = module.eval()(asked.latent._replace(tokens=tokens), Queries(asked.places))
             finite_everywhere(module, found, {"tokens": tokens}, asked.where)
 
-    _each(subject, check)
+    check_each(_asked(subject), check)
     return None
 
 
@@ -150,7 +114,7 @@ def permutation(subject: Subject) -> str | None:
             mixed = asked.answer(module, asked.places[:, order])
             same(asked.answer(module)[:, order], mixed, f"{asked.where}, in another order", "answer query by query")
 
-    _each(subject, check)
+    check_each(_asked(subject), check)
     return None
 
 
@@ -165,7 +129,7 @@ def queries_apart(subject: Subject) -> str | None:
             for part in (slice(0, 1), slice(3, 10)):
                 same(every[:, part], asked.answer(module, asked.places[:, part]), f"{asked.where}, fewer queries", mend)
 
-    _each(subject, check)
+    check_each(_asked(subject), check)
     return None
 
 
@@ -202,19 +166,19 @@ def samples_apart(subject: Subject) -> str | None:
                 alone = module(latent_part(asked.latent, part), Queries(asked.places[part]))
                 same(together[part], alone, f"{asked.where}, a sample alone", "mix nothing along the batch axis")
 
-    _each(subject, check)
+    check_each(_asked(subject), check)
     return None
 
 
 def repeats(subject: Subject) -> str | None:
     """One seed gives the same weights, and one input the same output."""
-    _each(subject, lambda asked: deterministic(asked.build, asked.answer), sizes=False)
+    check_each(_asked(subject), lambda asked: deterministic(asked.build, asked.answer), sizes=False)
     return None
 
 
 def state(subject: Subject) -> str | None:
     """Its state is plain, and survives being saved and loaded with `weights_only`."""
-    _each(subject, lambda asked: state_survives(asked.build, asked.answer), sizes=False)
+    check_each(_asked(subject), lambda asked: state_survives(asked.build, asked.answer), sizes=False)
     return None
 
 
@@ -228,13 +192,13 @@ def devices(subject: Subject) -> str | None:
 
         on_gpu(asked.build, call)
 
-    _each(subject, check, sizes=False)
+    check_each(_asked(subject), check, sizes=False)
     return None
 
 
 def bf16(subject: Subject) -> str | None:
     """It works under bfloat16 autocast."""
-    _each(subject, lambda asked: in_bf16(asked.build, asked.answer), sizes=False)
+    check_each(_asked(subject), lambda asked: in_bf16(asked.build, asked.answer), sizes=False)
     return None
 
 

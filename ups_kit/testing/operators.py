@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from attrs import frozen
 from torch import Tensor, nn
 
 from ..batching import latent_part
-from ..errors import UpsKitError
-from ..interfaces import Latent, LatentForm, TakesForms
-from .latents import FORMS, made_latents
+from ..interfaces import Latent
+from .latents import OnTokens, check_each, taken
 from .modules import (
     add_reached,
     all_reached,
@@ -20,7 +19,6 @@ from .modules import (
     finite,
     finite_everywhere,
     in_bf16,
-    module_of,
     moved,
     on_gpu,
     same,
@@ -35,58 +33,23 @@ ROLLOUT = 3  # steps in a row
 
 
 @frozen(eq=False)
-class Given:
+class Given(OnTokens):
     """An operator's config, and a latent and a condition that it takes."""
 
-    case: Case
-    form: LatentForm
-    latent: Latent
     condition: Tensor
-
-    def build(self) -> nn.Module:
-        return module_of(self.case.config.build(self.case.fields, self.case.latent))
 
     def step(self, module: nn.Module) -> Latent:
         found: Latent = module(self.latent, self.condition)
         return found
 
-    @property
-    def where(self) -> str:
-        """For messages."""
-        return f"on {self.case.on}, with {self.form} tokens"
-
 
 def _taken(case: Case) -> list[Given]:
-    """The latents that an operator takes: of all forms that it says, or else of those that it does not refuse."""
-    forms = case.config.forms if isinstance(case.config, TakesForms) else FORMS
-    condition, taken, refused = case.batch().condition, [], []
-    for form in forms:
-        for latent in made_latents(case, form):
-            given = Given(case, form, latent, condition)
-            try:
-                with torch.no_grad():
-                    given.step(seeded(given.build).eval())
-            except UpsKitError as error:  # too few tokens, say
-                refused.append(error)
-                continue
-            taken.append(given)
-    if not taken:
-        raise refused[0]
-    return taken
+    condition = case.batch().condition
+    return list(taken(case, lambda form, latent: Given(case, form, latent, condition), Given.step))
 
 
 def _given(subject: Subject) -> list[Given]:
     return subject.once("given", lambda: [given for case in cases(subject, _taken) for given in _taken(case)])
-
-
-def _each(subject: Subject, check: Callable[[Given], object], sizes: bool = True) -> None:
-    """Check it with every latent that it takes; without `sizes` with one of each form."""
-    seen: set[tuple[str, str]] = set()
-    for given in _given(subject):
-        which = (given.case.on, given.form)
-        if sizes or which not in seen:
-            seen.add(which)
-            check(given)
 
 
 def shapes(subject: Subject) -> str | None:
@@ -110,7 +73,7 @@ def shapes(subject: Subject) -> str | None:
             expect(kept, f"{given.where}: anchors or lattice have changed", "return latent._replace(tokens=…)")
             latent = after
 
-    _each(subject, check)
+    check_each(_given(subject), check)
     forms = dict.fromkeys(given.form for given in _given(subject))
     return f"tokens: {', '.join(forms)}"
 
@@ -124,7 +87,7 @@ def finite_gradients(subject: Subject) -> str | None:
             after = module.eval()(given.latent._replace(tokens=tokens), given.condition)
             finite_everywhere(module, after.tokens, {"tokens": tokens}, given.where)
 
-    _each(subject, check)
+    check_each(_given(subject), check)
     return None
 
 
@@ -154,19 +117,25 @@ def samples_apart(subject: Subject) -> str | None:
                 alone = module(latent_part(given.latent, part), given.condition[part]).tokens
                 same(together[part], alone, f"{given.where}, a sample alone", "mix nothing along the batch axis")
 
-    _each(subject, check)
+    check_each(_given(subject), check)
     return None
 
 
 def repeats(subject: Subject) -> str | None:
     """One seed gives the same weights, and one input the same output."""
-    _each(subject, lambda given: deterministic(given.build, lambda module: given.step(module).tokens), sizes=False)
+    check_each(
+        _given(subject), lambda given: deterministic(given.build, lambda module: given.step(module).tokens), sizes=False
+    )
     return None
 
 
 def state(subject: Subject) -> str | None:
     """Its state is plain, and survives being saved and loaded with `weights_only`."""
-    _each(subject, lambda given: state_survives(given.build, lambda module: given.step(module).tokens), sizes=False)
+    check_each(
+        _given(subject),
+        lambda given: state_survives(given.build, lambda module: given.step(module).tokens),
+        sizes=False,
+    )
     return None
 
 
@@ -180,13 +149,15 @@ def devices(subject: Subject) -> str | None:
 
         on_gpu(given.build, call)
 
-    _each(subject, check, sizes=False)
+    check_each(_given(subject), check, sizes=False)
     return None
 
 
 def bf16(subject: Subject) -> str | None:
     """It works under bfloat16 autocast."""
-    _each(subject, lambda given: in_bf16(given.build, lambda module: given.step(module).tokens), sizes=False)
+    check_each(
+        _given(subject), lambda given: in_bf16(given.build, lambda module: given.step(module).tokens), sizes=False
+    )
     return None
 
 
