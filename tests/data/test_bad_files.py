@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from ups_kit import DataError, LatentSpec
+from ups_kit.data.hdf5 import damage_told
 from ups_plugins.grid.config import PDEBenchConfig
 from ups_plugins.simulators.config import Burgers1DConfig
 
@@ -95,6 +96,17 @@ def test_d03_damaged_names(write_file: WriteFile) -> None:
     content[heap + 16 : heap + 24] = b"\x07" * 8  # where the list of free space begins
     path.write_bytes(content)
     says(message(path, build=False), str(path), "is a damaged HDF5 file", "download or make it again")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Error iterating over attributes (ran off end of input buffer)", "Insufficient precision in available types"],
+)
+def test_d03_damaged_attributes(tmp_path: Path, words: str) -> None:
+    path = tmp_path / "d.h5"
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="is a damaged HDF5 file"), damage_told(path):
+        raise RuntimeError(words)
 
 
 def test_d03_damaged_chunk(write_file: WriteFile) -> None:

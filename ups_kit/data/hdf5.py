@@ -28,6 +28,14 @@ from .pickles import why_pickled
 from .stamps import Stamp
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+DAMAGED = (  # how h5py's messages begin where HDF5 cannot follow or unpack something
+    "Unable to",
+    "Can't",
+    "Link iteration failed",
+    "Object visitation failed",
+    "Error iterating over attributes",
+    "Insufficient precision in available types",
+)
 SUPPORTED = "float32 and float64, of either byte order"
 
 
@@ -53,7 +61,7 @@ def damage_told(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error.args[0]) if error.args else ""
-        if not reason.startswith(("Unable to", "Can't", "Link iteration failed", "Object visitation failed")):
+        if not reason.startswith(DAMAGED):
             raise
         raise DataError(f"{path}: {_damaged(path, reason)}") from error
 

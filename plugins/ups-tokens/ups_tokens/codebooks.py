@@ -137,8 +137,8 @@ def checked(found: Any, modality: Modality, where: str, key: str) -> NDArray[np.
     finite = np.isfinite(values).all(1)
     if not finite.all():
         raise DataError(
-            f"{where}: expected finite numbers of single precision; got NaN or infinity in {int((~finite).sum())} of "
-            f"{len(values)} tokens, the first is token {int(np.argmin(finite))} of '{modality.name}'",
+            f"{where}: expected finite numbers; got NaN or infinity in {int((~finite).sum())} of {len(values)} tokens "
+            f"(as float32), the first is token {int(np.argmin(finite))} of '{modality.name}'",
             key,
         )
     return values

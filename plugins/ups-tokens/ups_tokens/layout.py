@@ -95,19 +95,21 @@ def write_hdf5(path: Path, about: About, parts: Iterable[Part]) -> None:
 
 
 def write_zarr(path: Path, about: About, parts: Iterable[Part]) -> None:
-    """Write the same as a store."""
+    """Write the same as a store; damage to its values is told when they are read."""
     import zarr
+    from zarr.codecs import ZstdCodec
 
+    kept: Any = {"compressors": ZstdCodec(level=1, checksum=True), "config": _WHOLE}
     root = zarr.create_group(path, attributes=about.root, zarr_format=3)
     for name, (shape, kind) in _rows(about).items():
         chunk = (min(ROWS, about.sequences), *shape[1:])
-        root.create_array(name, shape=shape, dtype=np.dtype(kind).name, chunks=chunk, config=_WHOLE)
+        root.create_array(name, shape=shape, dtype=np.dtype(kind).name, chunks=chunk, **kept)
     for name, codebook in about.codebooks.items():
         whole = np.asarray(codebook, np.float32)
-        root.create_array(f"codebooks/{name}", data=whole, chunks=whole.shape, config=_WHOLE)
+        root.create_array(f"codebooks/{name}", data=whole, chunks=whole.shape, **kept)
     for name in about.originals:
         dims = about.vocabulary[name].dims
-        root.create_array(f"values/{name}", shape=(0, dims), dtype="float32", chunks=(ROWS, dims), config=_WHOLE)
+        root.create_array(f"values/{name}", shape=(0, dims), dtype="float32", chunks=(ROWS, dims), **kept)
     _fill(root, about, parts, str(path))
 
 

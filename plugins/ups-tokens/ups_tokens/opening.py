@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from attrs import evolve, frozen
 
 from ups_kit import DataError
@@ -134,11 +135,12 @@ def _header(contents: Contents) -> Header:
 
 def _vocabulary(contents: Contents) -> Vocabulary:
     path, attributes = contents.path, contents.attributes
-    layout = attributes.get("layout")
+    layout = _scalar(attributes.get("layout"))
     if layout != LAYOUT:
         raise DataError(f"{path}: layout: expected '{LAYOUT}', got {str(layout)[:80]!r}", "path")
-    if attributes.get("version") != VERSION:
-        got = str(attributes.get("version"))[:80]
+    version = _scalar(attributes.get("version"))
+    if version != VERSION:
+        got = repr(version)[:80]
         raise DataError(f"{path}: version: expected {VERSION}, got {got}; install a newer ups-tokens", "path")
     said = attributes.get("vocabulary")
     try:
@@ -151,6 +153,11 @@ def _vocabulary(contents: Contents) -> Vocabulary:
             f"{path}: the attribute vocabulary: {error}; expected JSON, {{special, modalities: [name, kind, …]}}",
             "path",
         ) from error
+
+
+def _scalar(value: Any) -> Any:
+    """A plain value of an attribute, in the words of Python; arrays as lists, which equal none."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _shape_problems(contents: Contents, vocabulary: Vocabulary) -> Iterator[str]:
@@ -179,7 +186,9 @@ def _shape_problems(contents: Contents, vocabulary: Vocabulary) -> Iterator[str]
 def _modality_problems(columns: Mapping[str, Column], modality: Modality) -> Iterator[str]:
     codebook, values = columns.get(CODEBOOKS + modality.name), columns.get(VALUES + modality.name)
     yield from _problem(codebook, CODEBOOKS + modality.name, (modality.size, modality.dims), "f")
-    if values is not None:
+    if values is not None and not values.shape:
+        yield f"'{VALUES}{modality.name}' is a single value; expected rows of {modality.dims} numbers"
+    elif values is not None:
         yield from _problem(values, VALUES + modality.name, (len(values), modality.dims), "f")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
 from attrs import Attribute, field, frozen
-from attrs.validators import in_, matches_re
 from numpy.typing import NDArray
 
 from ups_kit.errors import did_you_mean
@@ -24,12 +24,22 @@ def _whole(instance: object, attribute: Attribute[Any], value: Any) -> None:
         raise ValueError(f"{attribute.name}: expected a whole number from 1 on, below {MOST:,}, got {value!r:.40}")
 
 
+def _name(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if not (isinstance(value, str) and re.fullmatch(NAME, value)):
+        raise ValueError(f"name: expected up to 40 letters, digits, _ and -, got {value!r:.80}")
+
+
+def _kind(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if value not in get_args(Kind):
+        raise ValueError(f"kind: expected {', '.join(get_args(Kind))}, got {value!r:.80}")
+
+
 @frozen
 class Modality:
     """One kind of tokens: how many there are, and of how many numbers each stands for."""
 
-    name: str = field(validator=matches_re(NAME))
-    kind: Kind = field(validator=in_(get_args(Kind)))
+    name: str = field(validator=_name)
+    kind: Kind = field(validator=_kind)
     size: int = field(validator=_whole)  # V_m, tokens
     dims: int = field(default=1, validator=_whole)  # d_m, numbers that a token stands for
 

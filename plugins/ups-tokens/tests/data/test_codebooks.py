@@ -67,7 +67,7 @@ def bad(values: np.ndarray, at: tuple[int, int], to: float) -> np.ndarray:
         ({"centroids": VALUES[:, 0]}, r"got the shape \(4\)"),
         (
             {"centroids": bad(VALUES, (2, 1), np.nan)},
-            "in 1 of 4 tokens, the first is token 2 of 'image'",
+            "in 1 of 4 tokens .as float32., the first is token 2 of 'image'",
         ),
         ({"centroids": bad(VALUES, (0, 0), np.inf)}, "NaN or infinity in 1 of 4"),
         ({"centroids": bad(VALUES.astype(float), (3, 0), 1e300)}, "the first is token 3 of 'image'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,8 @@ def said(name: str, value: Any) -> Callable[[h5py.File], None]:
     [
         (said("layout", "grids"), "layout: expected 'typed_tokens', got 'grids'"),
         (said("version", 2), "version: expected 1, got 2; install a newer ups-tokens"),
+        (said("layout", np.arange(3)), r"layout: expected 'typed_tokens', got '\[0, 1, 2\]'"),
+        (said("version", np.ones(2)), r"version: expected 1, got \[1\.0, 1\.0\]"),
         (said("vocabulary", "{"), "the attribute vocabulary: .*expected JSON"),
         (said("vocabulary", json.dumps({"special": [], "modalities": []})), "a vocabulary has the special tokens PAD"),
         (replaced("tokens", None), "expected an array 'tokens' .*of whole numbers .arrays here: codebooks/image"),
@@ -196,6 +199,7 @@ def said(name: str, value: Any) -> Callable[[h5py.File], None]:
         (replaced("codebooks/image", np.ones((4, 2))), r"'codebooks/image' has the shape \[4, 2\]; expected \[5, 2\]"),
         (replaced("codebooks/image", None), "holds no codebook of image; expected codebooks/image in it, or"),
         (replaced("codebooks/flux", np.ones((4, 2))), "'codebooks/flux' is of no modality"),
+        (replaced("values/z", 3.0), "'values/z' is a single value; expected rows of 1 numbers"),
         (replaced("values/z", np.ones((3, 4))), r"'values/z' has the shape \[3, 4\]; expected \[3, 1\]"),
     ],
 )
@@ -258,6 +262,17 @@ def test_files_that_are_none_or_change(path: Path, tmp_path: Path) -> None:
         dataset.batch("train", np.arange(2))
     with pytest.raises(DataError, match="truncated"):
         opened(path)
+
+
+@pytest.mark.parametrize("array", ["tokens", "types", "lengths", "codebooks/image", "values/image"])
+def test_a_store_whose_values_are_damaged_is_told(tmp_path: Path, array: str) -> None:
+    write_tokens(tmp_path / "tokens.zarr", about(), [sequences()])
+    chunk = max(path for path in (tmp_path / "tokens.zarr" / array / "c").rglob("*") if path.is_file())
+    content = bytearray(chunk.read_bytes())
+    content[-1] ^= 1  # of the checksum
+    chunk.write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(str(chunk.relative_to(tmp_path)))):
+        opened(tmp_path / "tokens.zarr")
 
 
 def test_codebooks_in_the_file_are_looked_at(path: Path) -> None:

@@ -56,6 +56,14 @@ def test_what_is_no_vocabulary_is_refused(values: dict[str, object]) -> None:
         Vocabulary.from_dict(values)
 
 
+@pytest.mark.parametrize(("key", "value"), [("name", "a b"), ("name", 3), ("kind", "sound"), ("kind", ["image"])])
+def test_what_a_modality_cannot_be_is_told_in_words(key: str, value: object) -> None:
+    modality = {"name": "z", "kind": "image", "size": 2, key: value}
+    with pytest.raises(ValueError, match=f"^{key}: expected .*, got ") as caught:
+        Vocabulary.from_dict({"special": list(SPECIAL), "modalities": [modality]})
+    assert "Attribute" not in str(caught.value)
+
+
 def test_nearest_modality() -> None:
     with pytest.raises(KeyError, match="did you mean 'image'"):
         VOCABULARY.base("imag")
