@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 
-from .errors import DEBUG, PluginError, StorageError, UpsKitError
+from .errors import DEBUG, PluginError, StorageError, UpsKitError, first_line
 from .installed import GROUP, Plugin
 from .plugins import Catalog
 from .recipe import AnyRecipe, ModelRecipe
@@ -47,7 +47,7 @@ def blamed(
     if found is None:
         return None
     plugin, where = found
-    text = str(error).strip().split("\n")[0] or "without a message"
+    text = first_line(error)
     return PluginError(
         f"{f'{what}: ' if what else ''}the plugin '{plugin.name}' ({plugin.source}) failed: {type(error).__name__}: "
         f"{text} ({where}); a fault of the plugin: tell its authors, or do without it; {_papers(error, folder)}"

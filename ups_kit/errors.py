@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from attrs import frozen
 
+LONGEST = 400  # characters of a stranger's message that are told
 DEBUG = "UPSKIT_DEBUG"  # set to 1, `upskit` prints the traceback of what it tells
 
 
@@ -117,6 +118,15 @@ class Preempted(UpsKitError):  # noqa: N818 - not an error: the run was asked to
 
 
 BELOW_FLOOR_EXIT_CODE = 7  # a finished run whose model does not beat what its recipe requires it to beat
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line that is not too long; it may be a stranger's, and unable to say it."""
+    try:
+        text = str(error).strip().partition("\n")[0]
+    except Exception:  # of its own __str__
+        return "with a message that cannot be read"
+    return (text if len(text) <= LONGEST else f"{text[:LONGEST]}…") or "without a message"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -22,6 +22,7 @@ from .keypaths import shown
 
 GROUP = PROJECT
 API_GROUP = f"{PROJECT}.api"
+NAME = re.compile(r"\w[\w.-]{0,79}")  # of a plugin: what an option and a list between commas can name
 UNKNOWN = "unknown"  # a distribution without papers
 
 
@@ -114,7 +115,7 @@ def _papers(distribution: Distribution | None) -> _Papers:
             return _Papers(distribution.name, distribution.version)
         name, version = metadata.get("Name"), metadata.get("Version")
         requires = () if name == GROUP else tuple(distribution.requires or ())
-        return _Papers(name or UNKNOWN, version or "?", requires)
+        return _Papers(shown(name or UNKNOWN), shown(version or "?"), requires)
     except Exception:  # METADATA that is missing, or no text
         return _Papers()
 
@@ -122,6 +123,9 @@ def _papers(distribution: Distribution | None) -> _Papers:
 def _plugin(point: EntryPoint, papers: _Papers, apis: Mapping[str, str]) -> Plugin:
     """A plugin as its papers describe it; broken where they say that it does not go with this ups_kit."""
     plugin = Plugin(point.name, papers.name, papers.version, point.value, "ok")
+    if NAME.fullmatch(point.name) is None:
+        reason = f"its name '{shown(point.name)}' is none: expected letters, digits, . _ - with a letter or digit first"
+        return attrs.evolve(plugin, name=shown(point.name)).broken(reason, _upgrade(papers.name))
     if EntryPoint.pattern.match(point.value) is None:
         return plugin.broken(f"its entry point '{point.name} = {point.value}' names no module", _again(papers.name))
     plugin = attrs.evolve(plugin, module=point.module)
@@ -156,15 +160,16 @@ def _wanted(requires: Sequence[str]) -> str:
     lines = [line for line in requires if re.match(r"ups[-_.]+kit\b", line, re.IGNORECASE)]
     if not lines:
         return ""
-    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.requirements import Requirement
 
     ranges = []
     for line in lines:
         try:
             requirement = Requirement(line)
-        except InvalidRequirement:
+            applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        except (ValueError, RecursionError):
             continue  # what pip could not read, it has not held the distribution to
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if applies:
             ranges += [str(part) for part in requirement.specifier]
     return ",".join(sorted(set(ranges)))
 
@@ -189,7 +194,7 @@ def unmet(requirement: str, plugins: Sequence[Plugin]) -> str:
     said = f"expected a distribution and its versions, for example 'ups-wavelets >= 0.3', got '{shown(requirement)}'"
     try:
         wanted = Requirement(requirement)
-    except InvalidRequirement as error:
+    except (InvalidRequirement, RecursionError) as error:
         raise ValueError(said) from error
     if wanted.url is not None or wanted.marker is not None:
         raise ValueError(f"{said}; an address or a condition does not go here")

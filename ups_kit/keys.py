@@ -111,7 +111,9 @@ def _keys_of(config: type) -> Mapping[str, Key]:
 
 
 def refuse_unreadable(config: type) -> None:
-    """Raise PluginError where a recipe could not hold what a key of a config class takes."""
+    """Raise PluginError where a recipe could not hold what a key of a config class takes, or no page what it says."""
+    if not isinstance(config.__doc__, str | None):
+        raise PluginError(f"{config.__name__}: its docstring is no text")
     for key in keys_of(config).values():
         if not _holds(key.type):
             raise PluginError(f"{config.__name__}.{key.name}: a recipe cannot hold the type {key.type}")

@@ -6,20 +6,22 @@ pluggy validates and calls the hook. A stranger's module may do anything while i
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import attrs
 import pluggy
 
-from .console import notice
+from .console import notice, printable
 from .disabling import OPTION
-from .errors import PluginError, did_you_mean
+from .errors import PluginError, did_you_mean, first_line
 from .installed import UNKNOWN, Plugin
 from .interfaces import KINDS
 from .keys import refuse_unreadable
@@ -35,7 +37,7 @@ def load(plugin: Plugin, manager: pluggy.PluginManager, registries: Mapping[str,
     """Import a plugin and register its components: the plugin as it then is, broken where that failed."""
     started = time.perf_counter()
     try:
-        with _named_when_slow(plugin):
+        with _named_when_slow(plugin), redirect_stdout(sys.stderr), _in_this_process():
             offer = _offer(plugin, manager)
         _register(offer, plugin, registries)
         plugin = attrs.evolve(plugin, components={kind: tuple(names) for kind, names in offer.items()})
@@ -60,6 +62,17 @@ def _named_when_slow(plugin: Plugin) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+@contextmanager
+def _in_this_process() -> Iterator[None]:
+    """A plugin that forks while it is imported makes no second one of what is running: the child ends."""
+    own = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != own:
+            os._exit(0)
 
 
 def _offer(plugin: Plugin, manager: pluggy.PluginManager) -> Offer:
@@ -123,8 +136,10 @@ def _refuse(kind: str, name: Any, config: Any) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 def _reason(plugin: Plugin, error: BaseException) -> str:
     """In one line; of an error that is not ours with the line of the plugin that it came through."""
-    text = str(error).strip().split("\n")[0] or "without a message"
-    if isinstance(error, (PluginError, pluggy.PluginValidationError)):
+    if isinstance(error, pluggy.PluginValidationError):
+        return printable("; ".join(str(error).splitlines()))
+    text = printable(first_line(error))
+    if isinstance(error, PluginError):
         return text
     top = plugin.module.partition(".")[0]
     own = [

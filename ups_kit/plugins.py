@@ -18,7 +18,7 @@ from . import hookspecs
 from .disabling import Switch, by_recipe, switched_off
 from .errors import PluginError, did_you_mean
 from .hookspecs import API
-from .installed import API_GROUP, GROUP, Plugin, installed
+from .installed import API_GROUP, GROUP, UNKNOWN, Plugin, installed
 from .interfaces import KINDS
 from .loading import load
 from .registry import Entry, Registry
@@ -95,5 +95,7 @@ def _disabled(plugin: Plugin, switch: Switch) -> Plugin:
 
 
 def _named_twice(plugin: Plugin, first: Plugin) -> Plugin:
+    if plugin.distribution == first.distribution != UNKNOWN:
+        return plugin.broken(f"its distribution has two plugins of the name '{plugin.name}'", "tell its authors")
     reason = f"the name '{plugin.name}' is taken by the distribution {first.source}; uninstall one of them"
     return plugin.broken(reason, f"pip uninstall {plugin.distribution}, or pip uninstall {first.distribution}")

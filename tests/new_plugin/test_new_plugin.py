@@ -179,7 +179,7 @@ NAMES = {
     "grid": ("one of that name is installed", "ups-grid-2"),
     "ups-grid": ("one of that name is installed", "ups-grid-2"),
     "tests": ("a folder of that name is something else", "ups-tests"),
-    "ups-plugins": ("a folder of that name is something else", "ups-plugins-2"),
+    "ups-plugins": ("ups_plugins', ", "ups-plugins-2"),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from ups_kit.errors import PluginError
 from ups_kit.interfaces import KINDS
-from ups_kit.plugins import GROUP, Catalog, Plugin, discover
+from ups_kit.plugins import GROUP, Catalog, Plugin, discover, installed
 
 GOOD = """
 from attrs import frozen
@@ -37,6 +39,21 @@ BROKEN = {
     "exits": ("raise SystemExit('good bye')", "SystemExit: good bye"),
     "raises": ("raise RuntimeError('first line\\nsecond line')", "RuntimeError: first line"),
     "says_nothing": ("assert False", "AssertionError: without a message"),
+    "says_it_badly": (
+        "class Mute(Exception):\n    def __str__(self):\n        raise ValueError\nraise Mute",
+        "Mute: with a message that cannot be read",
+    ),
+    "says_much": ("raise ValueError('x' * 10**6)", f"ValueError: {'x' * 400}… (discovered_says_much, line 1)"),
+    "colours": ("raise ValueError('\\x1b[31mred')", r"ValueError: \x1b[31mred"),
+    "hook_with_arguments": (
+        "from ups_kit import hookimpl\n@hookimpl\ndef ups_kit_components(wanted):\n    return {}",
+        "Argument(s) {'wanted'} are declared",
+    ),
+    "docstring_of_numbers": (
+        OFFER.replace("    size", "    __doc__ = 3\n    size")
+        + "@hookimpl\ndef ups_kit_components():\n    return {'encoder': {'thing': ThingConfig}}",
+        "ThingConfig: its docstring is no text",
+    ),
     "no_hook": ("x = 1", "the module has no hook; define ups_kit_components() and mark it with @ups_kit.hookimpl"),
     "misspelt_hook": (
         "from ups_kit import hookimpl\n@hookimpl\ndef ups_kit_component():\n    return {}",
@@ -123,6 +140,45 @@ def test_one_good_plugin_among_many_broken_ones(tmp_path: Path, monkeypatch: pyt
         assert "\n" not in plugin(catalog, name).reason
         assert not plugin(catalog, name).components
     assert plugin(catalog, "z_good").components == {"encoder": ("last",)}
+
+
+def test_what_a_plugin_prints_stays_out_of_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "print('welcome')\n" + GOOD.format(name="Loud", component="loud")
+    assert plugin(discover(points=install(tmp_path, {"loud": text}, monkeypatch)), "loud").state == "ok"
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "welcome\n")
+
+
+def test_a_plugin_that_forks_makes_no_second_process_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "forks.py").write_text("import os\nos.fork()\n" + GOOD.format(name="Fork", component="fork"))
+    code = (
+        "from importlib.metadata import EntryPoint\nfrom ups_kit.plugins import discover\n"
+        "print(discover(points=[EntryPoint('forks', 'forks', 'ups_kit')]).plugins[0].state)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "ok\n"
+
+
+@pytest.mark.parametrize("name", ["a,b", "a b", "--json", "../x", "", "x" * 81])
+def test_a_name_that_nobody_could_write_is_none(name: str) -> None:
+    (found,) = discover(points=[EntryPoint(name, "somewhere", GROUP)]).plugins
+    assert found.state == "broken"
+    assert "is none: expected letters, digits" in found.reason
+
+
+@pytest.mark.parametrize("line", ["ups_kit; " + "(" * 2000, "ups_kit>=9; nonsense == 'x'", "ups_kit>=garbage"])
+def test_a_requirement_that_cannot_be_read_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    papers = tmp_path / "odd_papers-1.dist-info"
+    papers.mkdir()
+    (papers / "METADATA").write_text(f"Metadata-Version: 2.1\nName: odd-papers\nVersion: 1\nRequires-Dist: {line}\n")
+    (papers / "entry_points.txt").write_text("[ups_kit]\nodd = nowhere.to_be_found\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (found,) = (found for found in installed() if found.name == "odd")
+    assert found.state == "ok"
 
 
 def test_an_interrupt_is_not_taken_for_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

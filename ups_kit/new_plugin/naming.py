@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
 
 from attrs import frozen
 
@@ -15,7 +16,7 @@ from ..keypaths import shown
 
 PREFIX = "ups-"  # what distributions of plugins are called by custom, and plugins are not
 DISTRIBUTION = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-RESERVED = ("tests", "recipes", "docs", "build", "dist", "ups_plugins")  # folders that are something else
+RESERVED = ("tests", "recipes", "docs", "build", "dist")  # folders that are something else
 LONGEST = 28  # characters: longer names would break the lines that they stand in
 
 
@@ -84,6 +85,8 @@ def _problem(given: str, taken: Taken) -> str:
     if names.package in taken.packages:
         owner = taken.packages[names.package][0]
         return f"would make a package '{names.package}', which the distribution {owner} has installed"
+    if _importable(names.package):
+        return f"would make a package '{names.package}', and one of that name can be imported here"
     if names.plugin in taken.plugins:
         return f"would make a plugin '{names.plugin}', and one of that name is installed"
     if names.plugin in taken.components:
@@ -97,6 +100,11 @@ def _installed(distribution: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def _importable(package: str) -> bool:
+    spec = find_spec(package)  # of a name without dots: finds it, and imports nothing
+    return spec is not None and spec.origin is not None
 
 
 def _nearest(given: str, taken: Taken) -> str:
