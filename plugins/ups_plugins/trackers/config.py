@@ -44,8 +44,11 @@ class JsonLinesConfig:
 
     path: str = field(
         default="events.jsonl",
-        validator=matches_re(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)*\.jsonl"),
-        metadata={"help": "the file, below the run folder", "example": '"events.jsonl"'},
+        validator=matches_re(r"(?!\.|metrics\.jsonl$)[\w.-]+(/(?!\.)[\w.-]+)*\.jsonl"),
+        metadata={
+            "help": "the file, below the run folder; metrics.jsonl is the run's own",
+            "example": '"events.jsonl"',
+        },
     )
     figures: bool = field(default=True, metadata={"help": "write figures as PNG files, into a folder beside the file"})
 
