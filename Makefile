@@ -43,7 +43,7 @@ test-plugins: .venv/.installed-plugins
 	touch $@
 
 .venv/.installed-plugins: .venv/.installed-dev plugins/ups-tokens/pyproject.toml plugins/ups-wandb/pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e "plugins/ups-tokens[test]" -e plugins/ups-wandb
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e "plugins/ups-tokens[test]" -e "plugins/ups-wandb[test]"
 	touch $@
 
 clean:

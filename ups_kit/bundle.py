@@ -70,8 +70,8 @@ class Bundle:
     recipe: Recipe
     fields: FieldSpec
     normaliser: Normaliser
-    splits: Mapping[str, Any]
-    description: Mapping[str, Any]
+    splits: Mapping[str, Any] = attrs.field(repr=False)
+    description: Mapping[str, Any] = attrs.field(repr=False)
     tasks: Mapping[str, TaskFacts] = attrs.field(factory=dict)
 
     @property
@@ -155,8 +155,8 @@ class ModelBundle:
     model: nn.Module
     recipe: ModelRecipe
     data: Described
-    splits: Mapping[str, Any]
-    description: Mapping[str, Any]
+    splits: Mapping[str, Any] = attrs.field(repr=False)
+    description: Mapping[str, Any] = attrs.field(repr=False)
 
     @property
     def trained(self) -> tuple[str, ...]:

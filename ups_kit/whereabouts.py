@@ -37,7 +37,8 @@ def whereabouts(catalog: Catalog, kind: str, name: str) -> str:
         return "".join(f"; {_state(plugin)}; to have this, {plugin.mend}" for plugin in suspects)
     distribution = _known(kind, name)
     if distribution is not None and all(plain_name(plugin.distribution) != distribution for plugin in catalog.plugins):
-        return f"; it is offered by {distribution}, which is not installed: pip install {distribution}"
+        mend = f"pip install plugins/{distribution} from a clone of ups_kit"
+        return f"; it is offered by {distribution}, which is not installed: {mend}"
     broken = catalog.broken()
     untold = [plugin for plugin in catalog.plugins if plugin.state == "disabled" and _text(plugin) is None]
     lines = [f"; {_state(plugin)}; if it offers this, {plugin.mend}" for plugin in [*broken, *untold][:SHOWN]]

@@ -124,8 +124,9 @@ def _refuse_running(read: ReadRecipe, folder: Path | None) -> None:
 
     own = read.recipe.run
     resumed = RunFolder(folder) if folder is not None else last_run_folder(own.folder, own.name)
-    if resumed is not None:
-        resumed.check_free()
+    if resumed is None:
+        raise UsageError(f"{own.folder / own.name}: there is no run to resume; start one without --resume")
+    resumed.check_free()
 
 
 def _refuse_elsewhere(folder: Path, read: ReadRecipe) -> None:

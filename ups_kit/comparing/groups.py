@@ -93,13 +93,17 @@ def refuse_other_definitions(groups: Sequence[Group]) -> None:
         found = {str(run.path): run.fingerprint.get(key) for _, run in runs}
         if any(value != first.fingerprint.get(key) for value in found.values()):
             lines.append(f"  {key}: " + "; ".join(f"{_shown(value)} in {path}" for path, value in found.items()))
-    lines += _other_trajectories(groups)
-    if lines:
-        listed = "\n".join(lines)
-        raise UsageError(
-            f"these runs were scored by different definitions, so their numbers do not compare:\n{listed}\n"
+    others = list(_other_trajectories(groups))
+    if lines or others:
+        listed = "\n".join([*lines, *others])
+        again = (
             "`upskit evaluate RUN` with --split, --steps and --trajectories scores a run as another was; compare takes "
             "the folder RUN/evaluations/N that it writes"
+        )
+        drawn = "the seed draws the trajectories that are scored: run both with the same seeds"
+        raise UsageError(
+            "these runs were scored by different definitions, so their numbers do not compare:\n"
+            f"{listed}\n{again if lines else drawn}"
         )
 
 
