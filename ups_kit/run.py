@@ -316,7 +316,7 @@ def _content(path: Path) -> bytes:
 
 def _summary(experiment: AnyExperiment, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What `summary.json` holds: the evaluation's findings, and how they came about."""
-    seconds = {name: float(found.get("wall_seconds", 0.0)) for name, found in results.items()}
+    seconds = {name: _seconds(found) for name, found in results.items()}
     model = experiment.model
     modules = model.parts if isinstance(model, LatentModel) else {"model": model}
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in modules.items()}
@@ -333,6 +333,12 @@ def _summary(experiment: AnyExperiment, results: Mapping[str, Mapping[str, Any]]
     for found in results.values():
         summary.update({key: found[key] for key in EVALUATED if key in found})
     return summary
+
+
+def _seconds(found: Mapping[str, Any]) -> float:
+    """What a stage took; 0 where its record, which may be damaged, does not say."""
+    said = found.get("wall_seconds")
+    return float(said) if isinstance(said, (int, float)) else 0.0
 
 
 # A stage's keys that a summary lifts.

@@ -177,6 +177,17 @@ def test_a_damaged_description_is_told(catalog: Catalog, tmp_path: Path) -> None
         load_model(bundle, catalog)
 
 
+def test_a_damaged_record_of_a_stage_is_no_fault_of_the_code(catalog: Catalog, tmp_path: Path) -> None:
+    done = ran(catalog, tmp_path).folder / "counting" / "done.json"
+    record = json.loads(done.read_text())
+    done.write_text(json.dumps({**record, "wall_seconds": None}))
+    assert ran(catalog, tmp_path, resume=True).summary["seconds"]["counting"] == 0
+    for of in (3, {"data": 0}, {"data": []}):
+        done.write_text(json.dumps({**record, "of": of}))
+        with pytest.raises(DataError, match="trained on other data than its recipe's files hold now"):
+            ran(catalog, tmp_path, resume=True)
+
+
 def test_a_model_whose_plugin_is_gone_says_which(catalog: Catalog, tmp_path: Path) -> None:
     folder = ran(catalog, tmp_path).folder
     with pytest.raises(

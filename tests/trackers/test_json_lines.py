@@ -112,7 +112,9 @@ def test_a_process_that_is_killed_leaves_whole_lines(tmp_path: Path) -> None:
         lines = len(_records(path))
 
 
-@pytest.mark.parametrize("path", ["../out.jsonl", "/tmp/out.jsonl", "out.txt", "a/../b.jsonl", ".jsonl", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "path", ["../out.jsonl", "/tmp/out.jsonl", "out.txt", "a/../b.jsonl", ".jsonl", "metrics.jsonl"]
+)
 def test_the_file_stays_below_the_run_folder(path: str) -> None:
     with pytest.raises(ValueError, match="path"):
         JsonLinesConfig(path=path)

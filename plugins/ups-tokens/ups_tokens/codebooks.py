@@ -117,7 +117,7 @@ def _unpickled(path: Path, key: str) -> Any:
         ) from error
     try:
         found = joblib.load(path)
-    except Exception as error:  # a pickle may raise anything
+    except (Exception, SystemExit) as error:  # a pickle may raise anything
         raise DataError(f"{path}: could not be opened ({type(error).__name__}: {error}); make it again", key) from error
     if isinstance(found, Mapping):
         return found[_name([str(name) for name in found], path, key)]
