@@ -171,6 +171,9 @@ def finished_stages(recipe: AnyRecipe, course: Course) -> list[Finished]:
         except OSError as error:
             reason = f"{room.weights}: cannot be read: {error.strerror}"
             raise StorageError(f"{reason}; {_instead(stage, course)}") from error
+        odd = [name for name in ("of", "files", "versions") if not isinstance(done.get(name, {}), Mapping)]
+        if odd:
+            raise StorageError(f"{room.done}: {odd[0]}: expected a table; {_instead(stage, course)}")
         if hashlib.sha256(weights).hexdigest() != done.get("weights_sha256"):
             raise StorageError(f"{room.weights}: its content is not what was written; {_instead(stage, course)}")
         found.append(Finished(stage, room, done, weights))

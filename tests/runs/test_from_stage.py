@@ -287,7 +287,7 @@ def test_a_stage_that_is_not_finished_is_named_with_what_to_do(
         run(recipe, from_stage="diffusion")
 
 
-@pytest.mark.parametrize("damage", ["weights", "no weights", "record"])
+@pytest.mark.parametrize("damage", ["weights", "no weights", "record", "versions"])
 def test_a_damaged_stage_is_not_taken_over(pipeline: Pipeline, finished: Path, tmp_path: Path, damage: str) -> None:
     copy = tmp_path / "1"
     shutil.copytree(finished, copy)
@@ -297,7 +297,9 @@ def test_a_damaged_stage_is_not_taken_over(pipeline: Pipeline, finished: Path, t
     elif damage == "weights":
         weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     else:
-        (copy / "operator" / "done.json").write_text("{")
+        done = copy / "operator" / "done.json"
+        record = json.loads(done.read_text())
+        done.write_text(json.dumps({**record, damage: True}) if damage in record else "{")
     with pytest.raises(StorageError, match=r"operator/(model\.safetensors|done\.json).*restore it"):
         run(pipeline(), from_stage="diffusion", of=copy)
 
