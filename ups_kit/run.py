@@ -102,23 +102,30 @@ def run(
             console.line(f"warning: {notice}")
         trackers = Trackers([MetricsFile(folder.metrics), *build_trackers(recipe.trackers, folder.path), console])
         going = Going(experiment, folder, trackers, console, resume, recorded, record, course)
-        try:
-            trackers.begin(TrackedRun(recipe.run.name, folder.path, resume, record["values"]))
-            with sigterm_preempts():
-                take(taken, folder)
-                summary = _run_stages(going)
-        except BaseException as error:
-            folder.set_status(_status(error))
-            trackers.end(_status(error), known_metrics(folder.summary))
-            raise
-        else:
-            status = "finished" if summary["status"] == "ok" else str(summary["status"])
-            folder.set_status(status)
-            trackers.end(status, final_metrics(summary))
-        finally:
-            trackers.close()
+        summary = _run_to_its_end(going, taken)
     console.line(_closing_line(folder, summary))
     return RunResult(folder.path, summary)
+
+
+def _run_to_its_end(going: Going, taken: Sequence[Finished]) -> dict[str, Any]:
+    """Take finished stages over and run the others; however that ends, STATUS and the trackers are told."""
+    folder, trackers = going.folder, going.trackers
+    try:
+        trackers.begin(TrackedRun(going.experiment.recipe.run.name, folder.path, going.resume, going.record["values"]))
+        with sigterm_preempts():
+            take(taken, folder)
+            summary = _run_stages(going)
+    except BaseException as error:
+        folder.set_status(_status(error))
+        trackers.end(_status(error), known_metrics(folder.summary))
+        raise
+    else:
+        status = "finished" if summary["status"] == "ok" else str(summary["status"])
+        folder.set_status(status)
+        trackers.end(status, final_metrics(summary))
+        return summary
+    finally:
+        trackers.close()
 
 
 def _check_options(
