@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 import numpy as np
@@ -26,6 +26,9 @@ from .settings import FieldFitSettings
 
 if TYPE_CHECKING:
     from ..assemble import Experiment
+
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 def check_length(dataset: Dataset, steps: int, what: str, split: str = "train") -> None:
@@ -60,6 +63,21 @@ class BatchSource(Protocol):
     def stream(self, first: int) -> AbstractContextManager[Iterator[Any]]:
         """Batches `first`, `first + 1`, … on the training device: `Samples`, as the task's loss takes them."""
         ...
+
+
+@contextmanager
+def read_ahead(
+    read: Callable[[int], T], first: int, device: torch.device, workers: int, worker_start: WorkerStart
+) -> Iterator[Iterator[T]]:
+    """`read(first)`, `read(first + 1)`, … on a device, read ahead by a thread, or by so many worker processes."""
+    pinned = device.type == "cuda"
+    ahead = (
+        read_by_workers(read, first, workers, worker_start, pinned)
+        if workers
+        else prefetched(read, count(first), pinned=pinned)
+    )
+    with ahead as batches:
+        yield (to_device(batch, device) for batch in batches)
 
 
 @frozen(kw_only=True)
@@ -118,14 +136,8 @@ class TrainingWindows:
     @contextmanager
     def stream(self, first: int) -> Iterator[Iterator[Batch]]:
         """Batches `first`, `first + 1`, … on the training device, read ahead by a thread or by worker processes."""
-        pinned = self.device.type == "cuda"
-        ahead = (
-            read_by_workers(self.read, first, self.workers, self.worker_start, pinned)
-            if self.workers
-            else prefetched(self.read, count(first), pinned=pinned)
-        )
-        with ahead as batches:
-            yield (to_device(batch, self.device) for batch in batches)
+        with read_ahead(self.read, first, self.device, self.workers, self.worker_start) as batches:
+            yield batches
 
 
 def parts_of(batch: Samples, count: int) -> Iterator[Samples]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 
 import numpy as np
 import torch
 from attrs import frozen
 
-from ups_kit.batching import to_device
-from ups_kit.data.prefetch import prefetched
 from ups_kit.data.stream import window_numbers
-from ups_kit.data.workers import WorkerStart, read_by_workers
+from ups_kit.data.workers import WorkerStart
+from ups_kit.fit.batches import read_ahead
 from ups_kit.fit.forward import derived_seed
 
 from .batch import TokenBatch
@@ -51,11 +49,5 @@ class TokenWindows:
     @contextmanager
     def stream(self, first: int) -> Iterator[Iterator[TokenBatch]]:
         """Batches `first`, `first + 1`, … on the training device, read ahead by a thread or by worker processes."""
-        pinned = self.device.type == "cuda"
-        ahead = (
-            read_by_workers(self.read, first, self.workers, self.worker_start, pinned)
-            if self.workers
-            else prefetched(self.read, count(first), pinned=pinned)
-        )
-        with ahead as batches:
-            yield (to_device(batch, self.device) for batch in batches)
+        with read_ahead(self.read, first, self.device, self.workers, self.worker_start) as batches:
+            yield batches
